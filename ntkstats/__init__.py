@@ -1,0 +1,55 @@
+"""ntkstats: a microscope for neural-network training.
+
+Collectors compute spectra of the empirical neural tangent kernel (entropy, trace and companions)
+of any JAX model while it trains; records go to a store that is read as xarray and plotted.
+"""
+
+from ntkstats import _compat
+
+_compat.check_version()
+
+from ntkstats import collectors as collectors  # noqa: E402
+from ntkstats import errors as errors  # noqa: E402
+from ntkstats import kernels as kernels  # noqa: E402
+from ntkstats import models as models  # noqa: E402
+from ntkstats import plots as plots  # noqa: E402
+from ntkstats import recording as recording  # noqa: E402
+from ntkstats import spectrum as spectrum  # noqa: E402
+from ntkstats import training as training  # noqa: E402
+from ntkstats.kernels import empirical_ntk as empirical_ntk  # noqa: E402
+from ntkstats.kernels import ntk_diagonal as ntk_diagonal  # noqa: E402
+from ntkstats.kernels import ntk_operator as ntk_operator  # noqa: E402
+from ntkstats.kernels import ntk_trace as ntk_trace  # noqa: E402
+from ntkstats.models import Model as Model  # noqa: E402
+from ntkstats.models import Probe as Probe  # noqa: E402
+from ntkstats.models import as_model as as_model  # noqa: E402
+from ntkstats.recording import RecordAt as RecordAt  # noqa: E402
+from ntkstats.recording import Recorder as Recorder  # noqa: E402
+from ntkstats.recording import list_runs as list_runs  # noqa: E402
+from ntkstats.recording import open_run as open_run  # noqa: E402
+from ntkstats.recording import open_runs as open_runs  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Model",
+    "Probe",
+    "RecordAt",
+    "Recorder",
+    "as_model",
+    "collectors",
+    "empirical_ntk",
+    "errors",
+    "kernels",
+    "list_runs",
+    "models",
+    "ntk_diagonal",
+    "ntk_operator",
+    "ntk_trace",
+    "open_run",
+    "open_runs",
+    "plots",
+    "recording",
+    "spectrum",
+    "training",
+]

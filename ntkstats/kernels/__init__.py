@@ -1,0 +1,25 @@
+"""The empirical neural tangent kernel: Gram matrices, diagonals, operators."""
+
+from ntkstats._compat import import_neural_tangents as import_neural_tangents
+from ntkstats.kernels._diagonal import ntk_diagonal as ntk_diagonal
+from ntkstats.kernels._diagonal import ntk_trace as ntk_trace
+from ntkstats.kernels._gram import empirical_ntk as empirical_ntk
+from ntkstats.kernels._infinite import infinite_ntk as infinite_ntk
+from ntkstats.kernels._operator import NTKOperator as NTKOperator
+from ntkstats.kernels._operator import ntk_operator as ntk_operator
+from ntkstats.kernels._plan import plan as plan
+from ntkstats.kernels._prepared import KernelPlan as KernelPlan
+from ntkstats.kernels._types import KernelMatrix as KernelMatrix
+
+__all__ = [
+    "KernelMatrix",
+    "KernelPlan",
+    "NTKOperator",
+    "empirical_ntk",
+    "import_neural_tangents",
+    "infinite_ntk",
+    "ntk_diagonal",
+    "ntk_operator",
+    "ntk_trace",
+    "plan",
+]

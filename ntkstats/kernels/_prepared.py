@@ -1,0 +1,269 @@
+"""A prepared kernel computation: pure functions of parameters, state and inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import NamedTuple
+
+import jax
+
+from ntkstats.errors import KernelError, ParamsError
+from ntkstats.kernels._reference import Side, Tiling, count
+from ntkstats.kernels._types import KernelMatrix, Task, n_samples
+from ntkstats.models import Model, layer_names
+from ntkstats.typing import Array, Inputs, Params, State
+
+
+class Part(NamedTuple):
+    """One side of a kernel as far as it is known before the numbers are."""
+
+    model: Model
+    task: Task
+    tiling: Tiling
+    engine: ModuleType
+
+
+@dataclass(frozen=True, eq=False)
+class KernelPlan:
+    """A prepared kernel computation; its methods are pure and may be jitted, scanned and vmapped.
+
+    Made by [`plan`][ntkstats.kernels.plan].
+
+    Attributes
+    ----------
+    model
+        The model.
+    task
+        What is computed.
+    tiling, diagonal_tiling
+        Tiles of the matrix (None when it was planned without pairs) and of the diagonal.
+    signs
+        ``(D, C)`` random sign vectors of ``outputs="probe"``, fixed at planning time so that
+        kernels of one run share them; None otherwise.
+    budget_bytes
+        The bound the tiles were chosen for.
+    method
+        Name of the engine.
+    engine
+        Module with the functions ``gram`` and ``diagonal``.
+    """
+
+    model: Model
+    task: Task
+    tiling: Tiling | None
+    diagonal_tiling: Tiling
+    signs: Array | None
+    budget_bytes: int
+    method: str
+    engine: ModuleType
+
+    def gram(
+        self,
+        params: Params,
+        state: State,
+        x: Inputs,
+        *,
+        weight: Array | None = None,
+        cotangents: Array | None = None,
+    ) -> KernelMatrix:
+        """Symmetric kernel on ``x``.
+
+        Parameters
+        ----------
+        params, state, x
+            As planned: same structure and shapes.
+        weight
+            ``(N,)`` sample weights; entry ``(i, j)`` is scaled by ``sqrt(w_i w_j)``.
+        cotangents
+            ``(N, R, C)`` for a plan made with ``outputs="given"``.
+
+        Raises
+        ------
+        KernelError
+        """
+        side = self._side(params, state, x, cotangents, weight)
+        return _gram(self._part(), None, (side,), self.method)
+
+    def cross(
+        self,
+        other: KernelPlan,
+        left: tuple[Params, State, Inputs],
+        right: tuple[Params, State, Inputs],
+        *,
+        weights: tuple[Array | None, Array | None] = (None, None),
+    ) -> KernelMatrix:
+        """Kernel ``(n, m)`` between two inputs, or one input at two parameter vectors.
+
+        Parameters
+        ----------
+        other
+            Plan of the right side.
+        left, right
+            Parameters, state and inputs of the two sides.
+        weights
+            Sample weights of the two sides, ``(N,)`` and ``(M,)``.
+
+        Raises
+        ------
+        KernelError, ParamsError
+        """
+        _check_sides(self.task, other.task, left[0], right[0])
+        sides = (
+            self._side(*left, None, weights[0]),
+            other._side(*right, None, weights[1]),
+        )
+        return _gram(self._part(), other._part(), sides, self.method)
+
+    def diagonal(
+        self,
+        params: Params,
+        state: State,
+        x: Inputs,
+        *,
+        weight: Array | None = None,
+        cotangents: Array | None = None,
+    ) -> Array:
+        """``(leaf, N, R)`` squared norms of the Jacobian rows, without pairs.
+
+        Parameters
+        ----------
+        params, state, x, weight, cotangents
+            As for `gram`.
+
+        Raises
+        ------
+        KernelError
+        """
+        side = self._side(params, state, x, cotangents, weight)
+        part = Part(self.model, self.task, self.diagonal_tiling, self.engine)
+        return _diagonal(part, side)
+
+    def __str__(self) -> str:
+        task = self.task
+        tile = self.diagonal_tiling if self.tiling is None else self.tiling
+        tiles = count(task.n_samples, tile.samples), count(task.n_rows, tile.rows)
+        return (
+            f"KernelPlan({task.outputs} kernel of {self.model.name}[{task.head}]: "
+            f"N={task.n_samples}, C={task.n_outputs}, matrix {task.size} x {task.size}, "
+            f"method {self.method}, {tiles[0]} x {tiles[1]} tile(s) of {tile.samples} samples x "
+            f"{tile.rows} rows, budget {self.budget_bytes / 2**20:.0f} MiB)"
+        )
+
+    def _part(self) -> Part:
+        if self.tiling is None:
+            message = (
+                "This plan was made with pairs=False; expected one made with pairs=True for a "
+                "matrix. Plan again, or ask for the diagonal."
+            )
+            raise KernelError(message)
+        return Part(self.model, self.task, self.tiling, self.engine)
+
+    def _side(
+        self,
+        params: Params,
+        state: State,
+        x: Inputs,
+        cotangents: Array | None,
+        weight: Array | None,
+    ) -> Side:
+        task = self.task
+        given = self.signs if task.outputs == "probe" else cotangents
+        n = n_samples(x)
+        if n != task.n_samples:
+            message = (
+                f"x has {n} samples; expected {task.n_samples}, the number this was planned for. "
+                "Plan again for these inputs."
+            )
+            raise KernelError(message)
+        if weight is not None and weight.shape != (n,):
+            message = f"weight has shape {weight.shape}; expected ({n},), one for each sample."
+            raise KernelError(message)
+        expected = (n, task.n_rows, task.n_outputs)
+        if task.outputs == "given" and (given is None or given.shape != expected):
+            message = (
+                f"cotangents of shape {None if given is None else given.shape} were given to a "
+                f"plan with outputs='given'; expected {expected}, for (N, R, C). Pass them as "
+                "cotangents=."
+            )
+            raise KernelError(message)
+        return Side(params, state, x, given, weight)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 3))
+def _gram(left: Part, right: Part | None, sides: tuple[Side, ...], method: str) -> KernelMatrix:
+    """The matrix between two sides, or of one side with itself, and what it means."""
+    model, task, _, engine = left
+    symmetric = right is None
+    other = left if right is None else right
+    raw, leaf_traces = engine.gram(
+        model,
+        (task, other.task),
+        (sides[0], sides[-1]),
+        (left.tiling, other.tiling),
+        symmetric=symmetric,
+    )
+    matrix, draws = raw, None
+    layers: dict[str, Array] = {}
+    if symmetric:
+        # Each draw alone is an unbiased estimate, so layer traces are means over draws too.
+        draws_seen = task.n_rows if task.pairing == "each" else 1
+        layers = _sum_by_layer(leaf_traces / draws_seen, sides[0].params)
+    if task.pairing == "all":
+        matrix = raw.reshape(raw.shape[0] * raw.shape[1], -1)
+    elif task.pairing == "each":
+        matrix, draws = raw.mean(0), raw
+    return KernelMatrix(
+        matrix,
+        draws,
+        layers,
+        outputs=task.outputs,
+        head=task.head,
+        n_samples=task.n_samples,
+        n_outputs=task.n_outputs,
+        average_outputs=task.average_outputs,
+        method=method,
+        covers=model.covers,
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _diagonal(part: Part, side: Side) -> Array:
+    return part.engine.diagonal(part.model, part.task, side, part.tiling)
+
+
+def _sum_by_layer(per_leaf: Array, params: Params) -> dict[str, Array]:
+    """Add the entries ``(leaf,)`` that belong to one layer."""
+    sums: dict[str, Array] = {}
+    for (layer, _), value in zip(layer_names(params), per_leaf, strict=True):
+        sums[layer] = sums[layer] + value if layer in sums else value
+    return sums
+
+
+def _check_sides(task: Task, other: Task, params: Params, other_params: Params) -> None:
+    """Two sides must share their outputs and their parameter space."""
+    if (task.head, task.outputs, task.n_outputs, task.n_rows) != (
+        other.head,
+        other.outputs,
+        other.n_outputs,
+        other.n_rows,
+    ):
+        message = (
+            f"The two sides have {task.n_outputs} and {other.n_outputs} outputs a sample "
+            f"({task.outputs!r} of {task.head!r}, {other.outputs!r} of {other.head!r}); a cross "
+            "kernel expects the same on both. Give inputs of one kind."
+        )
+        raise KernelError(message)
+    ours, theirs = (
+        {name: leaf.shape for name, leaf in zip(layer_names(p), jax.tree.leaves(p), strict=True)}
+        for p in (params, other_params)
+    )
+    if ours != theirs:
+        name = next(k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k))
+        message = (
+            f"The parameters of the two sides differ in shape: {'/'.join(name)!r} has "
+            f"{ours.get(name)} and {theirs.get(name)}. A cross kernel expects two values of the "
+            "same parameters. Pass cross_params of the same model."
+        )
+        raise ParamsError(message)

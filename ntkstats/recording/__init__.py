@@ -1,0 +1,33 @@
+"""Recording while a model trains, and reading what was recorded.
+
+A [`Recorder`][ntkstats.Recorder] measures at the steps of a [`RecordAt`][ntkstats.RecordAt] and
+stores every record at once; [`open_run`][ntkstats.open_run] gives it back as an xarray Dataset.
+"""
+
+from ntkstats.recording._compare import open_runs as open_runs
+from ntkstats.recording._estimate import Overhead as Overhead
+from ntkstats.recording._export import export as export
+from ntkstats.recording._journal import Report as Report
+from ntkstats.recording._reader import RunInfo as RunInfo
+from ntkstats.recording._reader import list_runs as list_runs
+from ntkstats.recording._reader import open_run as open_run
+from ntkstats.recording._recorder import Recorder as Recorder
+from ntkstats.recording._schedule import RecordAt as RecordAt
+from ntkstats.recording._sinks import CSVSink as CSVSink
+from ntkstats.recording._sinks import LogSink as LogSink
+from ntkstats.recording._sinks import Sink as Sink
+
+__all__ = [
+    "CSVSink",
+    "LogSink",
+    "Overhead",
+    "RecordAt",
+    "Recorder",
+    "Report",
+    "RunInfo",
+    "Sink",
+    "export",
+    "list_runs",
+    "open_run",
+    "open_runs",
+]

@@ -1,0 +1,81 @@
+"""Configs and other facts as JSON, and what differs between two of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ntkstats.errors import StoreError
+
+
+def plain(value: Any, where: str) -> Any:
+    """``value`` made of dicts, lists, strings, numbers, booleans and None only.
+
+    Dataclasses become dicts, enumeration members their values, arrays nested lists.
+
+    Raises
+    ------
+    StoreError
+        Something in it has no such form; the message says where.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value.value if isinstance(value, enum.Enum) else value
+    if isinstance(value, enum.Enum):
+        return plain(value.value, where)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [f.name for f in dataclasses.fields(value)]
+        return {name: plain(getattr(value, name), f"{where}.{name}") for name in names}
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry, f"{where}.{key}") for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry, f"{where}[{i}]") for i, entry in enumerate(value)]
+    if isinstance(value, set | frozenset):
+        return sorted((plain(entry, where) for entry in value), key=repr)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and _is_numeric(value):
+        return np.asarray(value).tolist()
+    msg = (
+        f"{where} is a {type(value).__name__} and cannot be stored as JSON; "
+        f"give numbers, strings, lists, dicts or dataclasses (for a function, its name)"
+    )
+    raise StoreError(msg)
+
+
+def _is_numeric(value: Any) -> bool:
+    # Typed PRNG keys have a dtype of their own that NumPy does not know.
+    is_key = jnp.issubdtype(value.dtype, jax.dtypes.extended)
+    return not is_key and np.dtype(value.dtype).kind in "biufU"
+
+
+def dumps(value: Any, where: str = "value") -> str:
+    """``plain(value)`` as JSON text."""
+    return json.dumps(plain(value, where))
+
+
+def differences(stored: Any, given: Any, where: str) -> Iterator[str]:
+    """One sentence for each place at which two plain values differ."""
+    if isinstance(stored, dict) and isinstance(given, dict):
+        for key in [*stored, *(k for k in given if k not in stored)]:
+            inner = f"{where}.{key}"
+            if key not in given:
+                yield f"{inner} was {_short(stored[key])} and is now missing"
+            elif key not in stored:
+                yield f"{inner} is new ({_short(given[key])})"
+            else:
+                yield from differences(stored[key], given[key], inner)
+    elif json.dumps(stored) != json.dumps(given):
+        yield f"{where} was {_short(stored)} and is now {_short(given)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

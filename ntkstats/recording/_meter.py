@@ -1,0 +1,144 @@
+"""A bound program on the host: what it remembers, and its compiled subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ntkstats._compat import is_tracer
+from ntkstats.collectors import Collector, Field, Program, Snapshot, bind, init_on_host, run_on_host
+from ntkstats.errors import ParamsError, RecordingError
+from ntkstats.models import Model, Probe
+from ntkstats.recording._arrays import to_numpy
+from ntkstats.typing import Array, Params, PyTree, State
+
+
+class Meter:
+    """Measures subsets of the collectors on what the loop holds.
+
+    Parameters are those of `ntkstats.collectors.bind`; ``extras`` holds everything that the loop
+    passed along with the first state.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        obj: Any,
+        probes: Probe | Sequence[Probe],
+        collectors: Sequence[Collector],
+        *,
+        key: Array,
+        members: int | None,
+        precision: str | None,
+        budget_bytes: int | None,
+        extras: Mapping[str, Any],
+    ) -> None:
+        self._model = model
+        self._members = members
+        self._wants = {c.name: tuple(c.extras) for c in collectors}
+        params, _ = self._split(obj)
+        self.shapes = shapes_of(params)
+        bind_key, carry_key = jax.random.split(key)
+        self.program = bind(
+            model,
+            obj,
+            probes,
+            collectors,
+            key=bind_key,
+            members=members,
+            precision=precision,
+            budget_bytes=budget_bytes,
+            extras=self._wanted(frozenset(self._wants), extras),
+        )
+        self._subsets = {frozenset(self.program.collectors): self.program}
+        self.carry = init_on_host(self.program, carry_key)
+
+    def subset(self, names: frozenset[str]) -> Program:
+        """The program restricted to ``names``; the same one every time, so it compiles once."""
+        if names not in self._subsets:
+            self._subsets[names] = self.program.select(names)
+        return self._subsets[names]
+
+    def fields(self, names: frozenset[str]) -> tuple[Field, ...]:
+        """What the named collectors record."""
+        return tuple(self.subset(names).fields.values()) if names else ()
+
+    def lacking(self, names: frozenset[str], extras: Mapping[str, Any]) -> dict[str, list[str]]:
+        """``{collector: extras that it needs and the loop did not pass}``."""
+        needs = {name: [e for e in self._wants[name] if e not in extras] for name in names}
+        return {name: missing for name, missing in needs.items() if missing}
+
+    def measure(
+        self, names: frozenset[str], step: int, obj: Any, extras: Mapping[str, Any]
+    ) -> tuple[PyTree, dict[str, np.ndarray]]:
+        """Measure on ``obj`` and wait until the numbers are on the host.
+
+        Returns
+        -------
+        carry
+            To be stored in `carry` once the record is safe.
+        arrays
+            ``{field: array}``; nothing in it depends on the buffers of ``obj``.
+
+        Raises
+        ------
+        ParamsError
+            The parameters are not those that the program was bound to.
+        """
+        params, state = self._split(obj)
+        check_shapes(self.shapes, shapes_of(params))
+        snapshot = Snapshot(step, params, state, self._wanted(names, extras))
+        carry, record = run_on_host(self.subset(names), self.carry, snapshot)
+        # The caller may donate its buffers as soon as this returns.
+        jax.tree.map(_wait, carry)
+        return carry, {name: to_numpy(name, value) for name, value in record.items()}
+
+    def _split(self, obj: Any) -> tuple[Params, State]:
+        if any(is_tracer(leaf) for leaf in jax.tree.leaves(obj)):
+            msg = (
+                "the recorder was called while JAX traces the training step (inside jit, scan or "
+                "vmap); call it from the Python loop, or scan with the program that "
+                "recorder.bind(obj) returns and store the result with recorder.extend"
+            )
+            raise RecordingError(msg)
+        return self._model.split(obj)
+
+    def _wanted(self, names: frozenset[str], extras: Mapping[str, Any]) -> dict[str, Any]:
+        """The extras that the named collectors ask for, as arrays, so that nothing retraces."""
+        wanted = sorted({e for name in names for e in self._wants[name]} & extras.keys())
+        return {name: jax.tree.map(self._as_array, extras[name]) for name in wanted}
+
+    def _as_array(self, leaf: Any) -> Any:
+        array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        if self._members is not None and array.ndim == 0:
+            return np.broadcast_to(np.asarray(array), (self._members,))
+        return array
+
+
+def _wait(leaf: Array) -> None:
+    leaf.block_until_ready()
+
+
+def shapes_of(params: Params) -> dict[str, list[Any]]:
+    """``{path of a parameter: [shape, dtype]}`` as JSON."""
+    return {
+        jax.tree_util.keystr(path): [list(np.shape(leaf)), str(jax.numpy.result_type(leaf))]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+
+
+def check_shapes(bound: Mapping[str, list[Any]], given: Mapping[str, list[Any]]) -> None:
+    """Raise ParamsError, naming the first parameter that differs."""
+    if bound == given:
+        return
+    for path in [*bound, *given]:
+        was, now = bound.get(path, "absent"), given.get(path, "absent")
+        if was != now:
+            msg = (
+                f"parameter {path} is {now}, but the recorder was bound to {was}; "
+                f"pass the parameters of the model that the recorder was made for"
+            )
+            raise ParamsError(msg)

@@ -1,0 +1,373 @@
+"""The recorder: called in the training loop, it measures when due and never stops the training."""
+
+from __future__ import annotations
+
+import operator
+import os
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+
+from ntkstats.collectors import Collector, Program
+from ntkstats.errors import NtkStatsError, RecordingError, StoreError
+from ntkstats.models import Probe, as_model
+from ntkstats.recording._estimate import Overhead, measure_overhead
+from ntkstats.recording._groups import (
+    check_collectors,
+    check_schedule,
+    group_collectors,
+    union,
+)
+from ntkstats.recording._journal import Journal, Report
+from ntkstats.recording._meter import Meter
+from ntkstats.recording._schedule import RecordAt
+from ntkstats.recording._session import Session
+from ntkstats.recording._settings import open_store, settings_of
+from ntkstats.recording._sinks import Sink
+from ntkstats.recording._stacked import steps_of, unstack
+from ntkstats.typing import Array, PyTree
+
+
+class Recorder:
+    """Measures a model while it trains and stores every record at once.
+
+    Call it with the state **before** each update and `finish` it with the last one. Between due
+    steps a call costs a set look-up. A due call measures, waits until the numbers are on the
+    host (so the next step may donate its buffers) and returns when they are on disk.
+
+    The first state it sees and the final one are recorded with everything, whatever the
+    schedules say. What goes wrong later is stored with the run and warned about once; it never
+    stops the training, unless ``strict``.
+
+    Parameters
+    ----------
+    path
+        File of the run: ``"runs/first"`` is ``runs/first.sqlite``. Missing folders are made.
+    model
+        A `Model` or anything that [`as_model`][ntkstats.as_model] takes.
+    probes
+        A `Probe` or several.
+    collectors
+        A collector or several, from [`ntkstats.collectors`][ntkstats.collectors].
+    at
+        When to record; collectors with an ``at`` of their own follow that. By default the
+        schedule that all collectors share, otherwise about 17 records a decade up to step 10^6
+        and every 10^5 steps from there.
+    key
+        PRNG key of the randomised collectors, default ``jax.random.key(0)``. Stored.
+    config
+        Dataclass or dict that describes the run; stored, and compared on resuming.
+    seed
+        Seed of the run, or one for each member. Only stored; nothing is drawn from it.
+    members
+        Size of an ensemble trained together: the leaves of what the loop passes, and the records,
+        have a leading member axis.
+    resume
+        Continue the run at this path if there is one. The rows at and after the first step seen
+        are superseded: kept in the file, and not shown by default. ``"takeover"`` also takes the
+        run from a process that cannot be asked whether it still runs (on another machine).
+    strict
+        Raise a RecordingError for what would otherwise be stored and warned about.
+    sinks
+        Mirrors of the scalars, see `Sink`; their failures are warned about only.
+    precision, budget_bytes
+        As for [`bind`][ntkstats.collectors.bind].
+
+    Raises
+    ------
+    ExistingRunError
+        The path holds a run and ``resume`` is False.
+    StoreError
+        The path cannot be written, another process writes it, or the config is not JSON.
+    RunMismatchError
+        The run to be resumed was started with something else.
+    CollectorError, DuplicateNameError, ScheduleError, ModelError
+        Arguments that make no sense.
+
+    Notes
+    -----
+    A step is recorded when it is both called for and due: a loop that calls every 100 steps needs
+    a schedule of such steps. A file that holds no record yet is started anew.
+
+    Checks that need the parameters (heads, targets, shapes, missing extras) run at the first call
+    and are raised there, since nothing is lost yet.
+
+    Scalars passed by keyword (``recorder(step, state, loss=value)``) become variables of the run
+    with the recorder's own schedule, unless a collector writes a variable of that name. Other
+    extras reach only the collectors that ask for them.
+
+    With several JAX processes every one of them measures and the first one writes.
+
+    Examples
+    --------
+    >>> import tempfile, jax, jax.numpy as jnp, ntkstats as nts
+    >>> params, probe = jnp.ones((3, 2)), nts.Probe(jnp.eye(3))
+    >>> model = nts.as_model(lambda params, x: x @ params)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = folder.name + "/first"
+    >>> spectrum = nts.collectors.ntk_spectrum()
+    >>> with nts.Recorder(path, model, probe, spectrum, at=nts.RecordAt.every(2)) as recorder:
+    ...     for step in range(4):
+    ...         recorder(step, params, loss=jnp.sum(params**2))
+    ...         params = 0.9 * params
+    ...     report = recorder.finish(params)
+    >>> report.records, report.failures, report.status
+    (3, 0, 'finished')
+    >>> nts.open_run(path).step.values
+    array([0, 2, 4])
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        model: Any,
+        probes: Probe | Sequence[Probe],
+        collectors: Collector | Sequence[Collector],
+        *,
+        at: RecordAt | None = None,
+        key: Array | None = None,
+        config: Any = None,
+        seed: int | Sequence[int] | None = None,
+        members: int | None = None,
+        resume: bool | str = False,
+        strict: bool = False,
+        sinks: Sequence[Sink] = (),
+        precision: str | None = None,
+        budget_bytes: int | None = None,
+    ) -> None:
+        listed = check_collectors(collectors)
+        if at is not None:
+            check_schedule(at, "at")
+        adapted = as_model(model)
+        key = jax.random.key(0) if key is None else key
+        settings = settings_of(config, seed, key, members)
+
+        def make_meter(obj: Any, extras: Mapping[str, Any]) -> Meter:
+            return Meter(
+                adapted,
+                obj,
+                probes,
+                listed,
+                key=key,
+                members=members,
+                precision=precision,
+                budget_bytes=budget_bytes,
+                extras=extras,
+            )
+
+        self._groups = group_collectors(listed, at)
+        self._due = union(self._groups).due
+        self._members = members
+        store, stored = None, None
+        if jax.process_index() == 0:
+            store, stored = open_store(path, resume, settings)
+            # A recorder that is dropped, or lives until the interpreter ends, gives back its lock.
+            weakref.finalize(self, store.close)
+        self._journal = Journal(store, sinks, strict=strict)
+        self._session = Session(make_meter, self._groups, self._journal, stored, settings)
+        self._started = False  # the first state was seen: from now on nothing is raised
+        self._seen = -1
+
+    def __call__(self, step: int, obj: Any, **extras: Any) -> None:
+        """Record ``obj`` if ``step`` is due.
+
+        Parameters
+        ----------
+        step
+            Number of updates applied to ``obj`` so far. A step that is recorded already is
+            passed over; one that lies before it is a failure.
+        obj
+            What the loop holds before its next update: parameters, TrainState, module.
+        extras
+            What belongs to the same parameters: scalars are stored, collectors get what they ask
+            for.
+
+        Raises
+        ------
+        NtkStatsError
+            At the first call, what does not fit together; later only with ``strict``.
+        """
+        if self._started:
+            try:
+                number = operator.index(step)
+            except TypeError:
+                pass  # said properly by _visit
+            else:
+                self._seen = number
+                if not self._due(number):
+                    return
+        self._visit(step, obj, extras, everything=not self._started)
+
+    def finish(self, obj: Any, step: int | None = None, **extras: Any) -> Report:
+        """Record the final state with all collectors, mark the run finished and close it.
+
+        Parameters
+        ----------
+        obj
+            The state after the last update.
+        step
+            Number of updates applied to it; default one more than at the last call (0 if there
+            was none). If that step is recorded already nothing is added.
+        extras
+            As in a call. A collector whose extras are missing is left out and noted as a failure.
+        """
+        self._visit(self._seen + 1 if step is None else step, obj, extras, everything=True)
+        return self._journal.end("finished")
+
+    def close(self) -> Report:
+        """Close the run without a final record; a closed one stays as it is."""
+        return self._journal.end("closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._journal.end("closed" if kind is None else "interrupted")
+
+    @property
+    def members(self) -> int | None:
+        """Size of the ensemble, None for a single network."""
+        return self._members
+
+    def due(self, step: int) -> bool:
+        """Whether a call at that step would record something."""
+        return not self._started or self._due(step)
+
+    def __repr__(self) -> str:
+        return f"Recorder({self._journal.report()})"
+
+    def bind(self, obj: Any, **extras: Any) -> Program:
+        """Bind the collectors to what the loop holds, and give the program for a scan of its own.
+
+        A call does this by itself. The records that a scan stacks up go to `extend`.
+        """
+        return self._session.bind(obj, extras).program
+
+    @property
+    def carry(self) -> PyTree:
+        """What the collectors remember between records, to be saved with a checkpoint.
+
+        Set it after `bind` when resuming, if collectors compare with earlier records.
+        """
+        return self._session.meter.carry
+
+    @carry.setter
+    def carry(self, carry: PyTree) -> None:
+        self._session.meter.carry = carry
+
+    def extend(
+        self,
+        records: Mapping[str, Any],
+        steps: RecordAt | Iterable[int],
+        *,
+        time_axis: int | None = None,
+    ) -> None:
+        """Store records that a scan has stacked up, all in one transaction.
+
+        Parameters
+        ----------
+        records
+            ``{field: array}`` with a time axis in front, or behind the member axis
+            ``(members, time, ...)`` as a vmapped scan gives it. Names that are no field are
+            stored like scalars of a call.
+        steps
+            The step of each record, or the schedule that they follow from its first step on. A
+            record whose step is stored already (the end of the previous chunk) is passed over.
+        time_axis
+            0 for a program that was bound for members and scanned; by default 1 with members, 0
+            without.
+        """
+        program = self._session.meter.program
+        if self._is_closed(None):
+            return
+        axis = time_axis if time_axis is not None else int(self._members is not None)
+        try:
+            arrays = unstack(jax.device_get(dict(records)), program.fields, self._members, axis)
+            numbers = steps_of(steps, len(arrays))
+            if numbers:
+                self._check_order(numbers[0])
+                self._session.extend(numbers, arrays)
+                self._seen = numbers[-1]
+        except Exception as error:
+            if not self._started and isinstance(error, NtkStatsError):
+                raise
+            self._journal.fail(None, "extend the run", error)
+        self._started = True
+
+    def estimate(
+        self, obj: Any, total_steps: int, *, step_seconds: float | None = None, **extras: Any
+    ) -> Overhead:
+        """Measure what recording will cost, before a long run; nothing is stored.
+
+        Parameters
+        ----------
+        obj, extras
+            As in a call.
+        total_steps
+            Number of updates of the whole run, at least 1.
+        step_seconds
+            Time of one training step, for the share of the total.
+        """
+        if not isinstance(total_steps, int) or total_steps < 1:
+            msg = f"total_steps must be a positive integer, got {total_steps!r}"
+            raise RecordingError(msg)
+        meter = self._session.bind(obj, extras)
+        return measure_overhead(meter, self._groups, obj, total_steps, step_seconds, extras)
+
+    def _visit(self, step: int, obj: Any, extras: Mapping[str, Any], *, everything: bool) -> None:
+        """Record a due step; only the first visit may raise."""
+        if self._is_closed(step):
+            return
+        number: int | None = None
+        missing: Exception | None = None
+        try:
+            number = _as_step(step)
+            self._check_order(number)
+            if number != self._session.recorded:
+                due = [g for g in self._groups if everything or g.at.due(number)]
+                missing = self._session.record(number, obj, due, extras, complete=not self._started)
+        except Exception as error:
+            fits_not = isinstance(error, NtkStatsError) or not self._session.is_bound
+            if not self._started and fits_not:
+                raise
+            missing = error
+        self._started = True
+        if number is not None:
+            self._seen = number
+        if missing is not None:
+            stage = "write" if isinstance(missing, StoreError) else "measure"
+            self._journal.fail(number, stage, missing)
+
+    def _check_order(self, step: int) -> None:
+        if step < self._session.recorded:
+            msg = (
+                f"step {step} comes after step {self._session.recorded} was recorded; steps must "
+                f"not decrease. Count updates over the whole run, or resume it in a new Recorder"
+            )
+            raise RecordingError(msg)
+
+    def _is_closed(self, step: int | None) -> bool:
+        if self._journal.status == "running":
+            return False
+        self._journal.fail(step, "record", RecordingError("the recorder is closed"))
+        return True
+
+
+def _as_step(step: Any) -> int:
+    try:
+        number = operator.index(step)
+    except TypeError:
+        number = -1
+    if number < 0:
+        msg = f"step must be a non-negative integer, the number of updates so far; got {step!r}"
+        raise RecordingError(msg)
+    return number

@@ -1,0 +1,173 @@
+"""From what the loop holds to rows in the store; every error is raised."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from ntkstats.errors import MissingExtraError, RecordingError
+from ntkstats.recording._extras import extra_field, scalars
+from ntkstats.recording._facts import facts
+from ntkstats.recording._groups import MEMBER, STEP, Group
+from ntkstats.recording._identity import (
+    LOOP,
+    check_same_measurement,
+    measured_fields,
+    measurement,
+)
+from ntkstats.recording._journal import Journal
+from ntkstats.recording._meter import Meter
+from ntkstats.recording._store import Row, Stored, StoredField
+
+
+class Session:
+    """One attempt at a run: bound and begun at its first state.
+
+    Parameters
+    ----------
+    make_meter
+        ``make_meter(obj, extras)`` binds the collectors.
+    groups
+        The collectors by schedule.
+    journal
+        Takes the rows.
+    stored
+        What the file says about the run that is resumed; None for a new run.
+    settings
+        Config, seed, key and members as JSON.
+    """
+
+    def __init__(
+        self,
+        make_meter: Callable[[Any, Mapping[str, Any]], Meter],
+        groups: Sequence[Group],
+        journal: Journal,
+        stored: Stored | None,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self._make_meter = make_meter
+        self._groups = groups
+        self._journal = journal
+        self._stored = stored
+        self._settings = settings
+        self._meter: Meter | None = None
+        self._begun = False
+        entries = {} if stored is None else stored.fields
+        self._passed = {n: e.field.shape for n, e in entries.items() if e.origin == LOOP}
+        self.fields: dict[str, StoredField] = {}
+        """What the collectors record; known once bound."""
+        self.recorded = -1
+        """The last step that is in the store; -1 if there is none."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the collectors are bound to a model."""
+        return self._meter is not None
+
+    @property
+    def meter(self) -> Meter:
+        """The bound collectors."""
+        if self._meter is None:
+            msg = "the recorder is not bound to a model yet; call recorder.bind(obj) first"
+            raise RecordingError(msg)
+        return self._meter
+
+    def bind(self, obj: Any, extras: Mapping[str, Any]) -> Meter:
+        """Bind if that has not happened, and refuse to resume something else."""
+        if self._meter is None:
+            meter = self._make_meter(obj, extras)
+            fields = measured_fields(meter, self._groups)
+            if self._stored is not None:
+                check_same_measurement(self._stored, measurement(meter, self._groups), fields)
+            self._meter, self.fields = meter, {entry.field.name: entry for entry in fields}
+        return self._meter
+
+    def record(
+        self,
+        step: int,
+        obj: Any,
+        due: Sequence[Group],
+        extras: Mapping[str, Any],
+        *,
+        complete: bool,
+    ) -> MissingExtraError | None:
+        """Measure and store one record.
+
+        Collectors whose extras are missing are left out and named by the error that is
+        returned; with ``complete`` it is raised and nothing is recorded.
+        """
+        meter = self.bind(obj, extras)
+        names = frozenset().union(*(group.names for group in due))
+        lacking = meter.lacking(names, extras)
+        if lacking and complete:
+            raise _missing(lacking)
+        self._begin(step)
+        now, start = time.time(), time.perf_counter()
+        names = names.difference(lacking)
+        carry, arrays = meter.measure(names, step, obj, extras) if names else (meter.carry, {})
+        axes = tuple(group.axis for group in due)
+        passed = scalars(extras, self._settings["members"], self.fields) if STEP in axes else {}
+        row = Row(step, axes, now, time.perf_counter() - start, arrays | passed)
+        if row.arrays:
+            self._write([row], passed)
+            meter.carry = carry
+        return _missing(lacking) if lacking else None
+
+    def extend(self, steps: Sequence[int], arrays: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Store one row for each step, all in one transaction; steps stored already are left."""
+        if steps:
+            self._begin(steps[0])
+        now = time.time()
+        rows = [
+            Row(step, self._axes_of(row), now, 0.0, row)
+            for step, row in zip(steps, arrays, strict=True)
+            if step > self.recorded
+        ]
+        if rows:
+            self._write(rows, {n: a for n, a in rows[0].arrays.items() if n not in self.fields})
+
+    def _axes_of(self, names: Mapping[str, Any]) -> tuple[str, ...]:
+        axes = {self.fields[name].axis if name in self.fields else STEP for name in names}
+        return tuple(sorted(axes))
+
+    def _write(self, rows: Sequence[Row], passed: Mapping[str, np.ndarray]) -> None:
+        """Commit rows; ``passed`` are the numbers from the loop, as in the first row."""
+        for name, array in passed.items():
+            if self._passed.get(name, array.shape) != array.shape:
+                msg = (
+                    f"{name!r} has shape {array.shape} and was {self._passed[name]} in earlier "
+                    f"records; pass one number, or one for each member, all the time"
+                )
+                raise RecordingError(msg)
+        new = {name: array for name, array in passed.items() if name not in self._passed}
+        labels = [StoredField(extra_field(name, a), STEP, LOOP) for name, a in new.items()]
+        per_member = {n for n, entry in self.fields.items() if entry.field.dims == (MEMBER,)}
+        per_member |= {name for name, array in passed.items() if array.ndim}
+        self._journal.write(rows, labels, per_member=per_member)
+        self._passed |= {name: array.shape for name, array in new.items()}
+        self.recorded = rows[-1].step
+
+    def _begin(self, from_step: int) -> None:
+        """Say in the store what the run is and that an attempt starts here."""
+        if self._begun:
+            return
+        meta = {
+            "run_id": uuid.uuid4().hex,
+            "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **self._settings,
+            **measurement(self.meter, self._groups),
+        }
+        if self._journal.store is not None:
+            fields = list(self.fields.values())
+            self._journal.store.begin(meta, fields, facts=facts(), from_step=from_step)
+        self._begun = True
+
+
+def _missing(lacking: Mapping[str, Sequence[str]]) -> MissingExtraError:
+    needs = "; ".join(f"collector {name!r} needs {', '.join(e)}" for name, e in lacking.items())
+    return MissingExtraError(f"{needs}: pass it by keyword to the recorder")
