@@ -1,0 +1,1 @@
+"""Comparative studies made with ntkstats: ``python -m studies list``."""

@@ -1,0 +1,97 @@
+"""What a study is, and where to find one."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from studies._errors import StudyError
+from studies._progress import Progress
+
+# Each is a package `studies.NAME` that holds `study`.
+NAMES = ("quickstart",)
+
+
+class TaskConfig(Protocol):
+    """A frozen dataclass that fixes one task wholly; equal configs are the same task."""
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        ...
+
+
+class Finished(NamedTuple):
+    """A task that ran to its end, and the folder with what it left there."""
+
+    task: Any
+    folder: Path
+
+
+class Report(NamedTuple):
+    """What a study found.
+
+    Attributes
+    ----------
+    text
+        The answer in words.
+    files
+        Figures and tables that were written, most telling first.
+    """
+
+    text: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison that can be run, interrupted, continued and reported again.
+
+    Attributes
+    ----------
+    name, summary
+        What it is called, and its question in one line.
+    config
+        A frozen dataclass in which every field has a default and was made with `setting`.
+    tasks
+        ``tasks(config)``: the independent pieces of work, as `TaskConfig`.
+    run
+        ``run(task, folder, progress)``: does one task and leaves everything in the empty folder.
+        It is a pure function of the task: whatever changes its numbers is in the task's config.
+    report
+        ``report(config, finished, folder)``: figures and words from finished tasks, written to
+        the folder; called again it writes the same.
+    version
+        Raised when `run` starts to give other numbers for the same config, so that old results
+        are not taken for new ones.
+    """
+
+    name: str
+    summary: str
+    config: type
+    tasks: Callable[[Any], Sequence[TaskConfig]]
+    run: Callable[[Any, Path, Progress], None]
+    report: Callable[[Any, Sequence[Finished], Path], Report]
+    version: int = 1
+
+
+def study_named(name: str) -> Study:
+    """Import a study by name.
+
+    Raises
+    ------
+    StudyError
+        There is no study of that name.
+    """
+    if name not in NAMES:
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        msg = f"Unknown study {name!r}; expected one of {', '.join(NAMES)}.{hint}"
+        raise StudyError(msg)
+    study = importlib.import_module(f"studies.{name}").study
+    assert isinstance(study, Study)
+    return study

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios from one alternating run, written where the documentation reads them."""

@@ -1,0 +1,52 @@
+"""Peak memory of a kernel against the budget it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+
+import ntkstats as nts
+from ntkstats import kernels
+from studies.benchmarks import _systems
+from studies.benchmarks._harness import Row
+from studies.benchmarks._memory import peak_bytes
+from studies.benchmarks._systems import System
+
+QUESTION = (
+    "Peak resident memory of one trace kernel beyond what the process holds before it, against "
+    "`budget_bytes`; every case needs several tiles."
+)
+COLUMNS = ("peak", "budget")
+BAR = 1.3
+MIB = 2**20
+
+CASES: dict[str, tuple[Callable[[], System], int]] = {
+    "mlp": (partial(_systems.mlp, (256, 256), n=60), 200),
+    "wide mlp": (partial(_systems.mlp, (512, 512), n=40), 300),
+    "long mlp": (partial(_systems.mlp, (64,), n=500), 100),
+    "cnn": (partial(_systems.cnn, 16, n=100), 150),
+}
+
+
+def prepare(case: str) -> Callable[[], Any]:
+    """The compiled kernel of a case, ready to be called once."""
+    make, budget = CASES[case]
+    system = make()
+    model = nts.as_model(system.apply)
+    params, state = model.split(system.init(jax.random.key(0)))
+    plan = kernels.plan(model, params, state, system.x, outputs="trace", budget_bytes=budget * MIB)
+    compiled = jax.jit(lambda p, x: plan.gram(p, state, x).matrix).lower(params, system.x).compile()
+    return partial(compiled, params, system.x)
+
+
+def run() -> list[Row]:
+    """Measure every case in a process of its own."""
+    rows = []
+    for case, (make, budget) in CASES.items():
+        peak = peak_bytes(partial(prepare, case)) / MIB
+        name = f"{make().name}, budget {budget} MiB"
+        rows.append(Row(name, peak, float(budget), peak / budget, BAR, "MiB"))
+    return rows
