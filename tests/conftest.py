@@ -1,0 +1,5 @@
+"""Settings of the whole suite."""
+
+import matplotlib as mpl
+
+mpl.use("agg")
