@@ -18,10 +18,12 @@ import numpy as np
 
 from ntkstats._compat import is_tracer, x64_enabled
 from ntkstats.errors import KernelError, ModelError
-from ntkstats.kernels import _reference
 from ntkstats.kernels._precision import check_float64
 from ntkstats.kernels._prepared import KernelPlan
-from ntkstats.kernels._reference import Tiling, kernel_dtype
+from ntkstats.kernels._choice import choices
+from ntkstats.kernels._engines import ReferenceEngine, StructuredEngine
+from ntkstats.kernels._structure import structure_of
+from ntkstats.kernels._tiles import Stream, kernel_dtype
 from ntkstats.kernels._tiling import (
     Room,
     choose_tiling,
@@ -33,7 +35,7 @@ from ntkstats.kernels._types import OUTPUT_MODES, Task, n_samples
 from ntkstats.models import Model, Probe, check_model, head_of
 from ntkstats.typing import Array, Inputs, Params, State
 
-ENGINES = {"auto": _reference, "reference": _reference}
+METHODS = ("auto", "structured", "reference")
 DEFAULT_DRAWS = 8
 
 
@@ -57,8 +59,8 @@ class Decision(NamedTuple):
     """What was decided for a request and shapes."""
 
     task: Task
-    tiling: Tiling | None
-    diagonal_tiling: Tiling
+    streams: tuple[Stream, ...] | None
+    diagonal_streams: tuple[Stream, ...]
 
 
 # Decisions live as long as their models do.
@@ -167,12 +169,11 @@ def plan(
     return KernelPlan(
         model,
         decision.task,
-        decision.tiling,
-        decision.diagonal_tiling,
+        decision.streams,
+        decision.diagonal_streams,
         signs,
         request.budget_bytes,
-        "reference",
-        ENGINES[method],
+        decision.diagonal_streams[0].engine.name,
     )
 
 
@@ -227,15 +228,22 @@ def _decide(
     room = Room(request.budget_bytes, request.lanes, norm_bytes)
     unrolled = partial(with_unrolling, task=task, model=model, example=(params, state, x))
     diagonal_tiling = unrolled(choose_tiling(model, task, need, room))
+    if request.method == "reference" or model.coupled:
+        engine = diagonal_engine = ReferenceEngine(model, head)
+    else:
+        st = structure_of(model, head, params, state, x)
+        engine = StructuredEngine(st, choices(st, task))
+        diagonal_engine = StructuredEngine(st, choices(st, task, pairs=False))
+    diagonal_streams = (Stream(diagonal_engine, diagonal_tiling),)
     if not request.pairs:
-        return Decision(task, None, diagonal_tiling)
+        return Decision(task, None, diagonal_streams)
     columns = task.n_samples if request.columns is None else request.columns
     entries = task.n_samples * columns * (rows**2 if task.pairing == "all" else 1)
     matrices = rows + 1 if task.pairing == "each" else 1
     room = room._replace(result_bytes=matrices * entries * itemsize, copies=1)
     both = {"tiles": 2} if request.columns is None else {"sides": 2}
     tiling = unrolled(choose_tiling(model, task, need, room._replace(**both)))
-    return Decision(task, tiling, diagonal_tiling)
+    return Decision(task, (Stream(engine, tiling),), diagonal_streams)
 
 
 def _signs(key: Array, shape: tuple[int, int]) -> Array:
@@ -255,8 +263,8 @@ def _check_options(
     if outputs not in (*OUTPUT_MODES, "given"):
         message = f"outputs={outputs!r} was given; expected one of {OUTPUT_MODES}."
         raise KernelError(message)
-    if method not in ENGINES:
-        message = f"method={method!r} was given; expected one of {tuple(ENGINES)}."
+    if method not in METHODS:
+        message = f"method={method!r} was given; expected one of {METHODS}."
         raise KernelError(message)
     if outputs == "probe" and key is None:
         message = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 from typing import NamedTuple
 
 import jax
 
 from ntkstats.errors import KernelError, ParamsError
-from ntkstats.kernels._reference import Side, Tiling, count
+from ntkstats.kernels import _tiles
+from ntkstats.kernels._tiles import Side, Stream, Tiling, count
 from ntkstats.kernels._types import KernelMatrix, Task, n_samples
 from ntkstats.models import Model, layer_names
 from ntkstats.typing import Array, Inputs, Params, State
@@ -21,8 +21,7 @@ class Part(NamedTuple):
 
     model: Model
     task: Task
-    tiling: Tiling
-    engine: ModuleType
+    streams: tuple[Stream, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +36,9 @@ class KernelPlan:
         The model.
     task
         What is computed.
-    tiling, diagonal_tiling
-        Tiles of the matrix (None when it was planned without pairs) and of the diagonal.
+    streams, diagonal_streams
+        Groups of parameters with the engine and tiles of each, for the matrix (None when it was
+        planned without pairs) and for the diagonal.
     signs
         ``(D, C)`` random sign vectors of ``outputs="probe"``, fixed at planning time so that
         kernels of one run share them; None otherwise.
@@ -46,18 +46,25 @@ class KernelPlan:
         The bound the tiles were chosen for.
     method
         Name of the engine.
-    engine
-        Module with the functions ``gram`` and ``diagonal``.
     """
 
     model: Model
     task: Task
-    tiling: Tiling | None
-    diagonal_tiling: Tiling
+    streams: tuple[Stream, ...] | None
+    diagonal_streams: tuple[Stream, ...]
     signs: Array | None
     budget_bytes: int
     method: str
-    engine: ModuleType
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """Tiles of the matrix (of its first group of parameters); None without pairs."""
+        return None if self.streams is None else self.streams[0].tiling
+
+    @property
+    def diagonal_tiling(self) -> Tiling:
+        """Tiles of the diagonal."""
+        return self.diagonal_streams[0].tiling
 
     def gram(
         self,
@@ -137,7 +144,7 @@ class KernelPlan:
         KernelError
         """
         side = self._side(params, state, x, cotangents, weight)
-        part = Part(self.model, self.task, self.diagonal_tiling, self.engine)
+        part = Part(self.model, self.task, self.diagonal_streams)
         return _diagonal(part, side)
 
     def __str__(self) -> str:
@@ -152,13 +159,13 @@ class KernelPlan:
         )
 
     def _part(self) -> Part:
-        if self.tiling is None:
+        if self.streams is None:
             message = (
                 "This plan was made with pairs=False; expected one made with pairs=True for a "
                 "matrix. Plan again, or ask for the diagonal."
             )
             raise KernelError(message)
-        return Part(self.model, self.task, self.tiling, self.engine)
+        return Part(self.model, self.task, self.streams)
 
     def _side(
         self,
@@ -194,14 +201,13 @@ class KernelPlan:
 @partial(jax.jit, static_argnums=(0, 1, 3))
 def _gram(left: Part, right: Part | None, sides: tuple[Side, ...], method: str) -> KernelMatrix:
     """The matrix between two sides, or of one side with itself, and what it means."""
-    model, task, _, engine = left
+    model, task, _ = left
     symmetric = right is None
     other = left if right is None else right
-    raw, leaf_traces = engine.gram(
-        model,
+    raw, leaf_traces = _tiles.gram(
         (task, other.task),
         (sides[0], sides[-1]),
-        (left.tiling, other.tiling),
+        tuple(zip(left.streams, other.streams, strict=True)),
         symmetric=symmetric,
     )
     matrix, draws = raw, None
@@ -230,7 +236,7 @@ def _gram(left: Part, right: Part | None, sides: tuple[Side, ...], method: str) 
 
 @partial(jax.jit, static_argnums=0)
 def _diagonal(part: Part, side: Side) -> Array:
-    return part.engine.diagonal(part.model, part.task, side, part.tiling)
+    return _tiles.diagonal(part.task, side, part.streams)
 
 
 def _sum_by_layer(per_leaf: Array, params: Params) -> dict[str, Array]:

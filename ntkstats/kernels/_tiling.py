@@ -12,9 +12,9 @@ from ntkstats._compat import pullback_bytes
 from ntkstats._device import device_bytes
 from ntkstats._lanes import prefers_unrolled
 from ntkstats.errors import BudgetError
-from ntkstats.kernels._contraction import is_wide
+from ntkstats.kernels._factors import is_wide
 from ntkstats.kernels._jacobian import head_outputs
-from ntkstats.kernels._reference import Tiling, accumulator, count, kernel_dtype
+from ntkstats.kernels._tiles import Tiling, accumulator, count, kernel_dtype
 from ntkstats.kernels._types import Task
 from ntkstats.models import Model
 from ntkstats.typing import Inputs, Params, PyTree, State

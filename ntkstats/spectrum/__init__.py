@@ -28,14 +28,19 @@ from ntkstats.spectrum._ranks import top_k as top_k
 from ntkstats.spectrum._ranks import uniform_divergence as uniform_divergence
 from ntkstats.spectrum._renyi import participation_ratio as participation_ratio
 from ntkstats.spectrum._renyi import renyi2_entropy as renyi2_entropy
+from ntkstats.spectrum._solvers import choose_solver as choose_solver
+from ntkstats.spectrum._top import TopEigenvalues as TopEigenvalues
+from ntkstats.spectrum._top import top_eigenvalues as top_eigenvalues
 from ntkstats.typing import Estimate as Estimate
 
 __all__ = [
     "CONVENTIONS",
     "Convention",
     "Estimate",
+    "TopEigenvalues",
     "as_convention",
     "center_kernel",
+    "choose_solver",
     "cka",
     "condition_number",
     "cosine_kernel",
@@ -57,6 +62,7 @@ __all__ = [
     "self_entropy",
     "spectral_distribution",
     "stable_rank",
+    "top_eigenvalues",
     "top_k",
     "uniform_divergence",
     "von_neumann_entropy",

@@ -37,7 +37,8 @@ def in_own_precision(fn: Callable[P, R]) -> Callable[P, R]:
 
 
 def _is_float64(value: Any) -> bool:
-    return isinstance(value, (jax.Array, np.ndarray)) and value.dtype == np.float64
+    # An array, or an operator, which says in what precision it multiplies.
+    return hasattr(value, "shape") and getattr(value, "dtype", None) == np.float64
 
 
 def as_kernel(K: Any, name: str = "K") -> Array:

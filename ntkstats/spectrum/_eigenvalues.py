@@ -14,13 +14,17 @@ from ntkstats._compat import is_tracer, x64
 from ntkstats.errors import PrecisionError, SpectrumError
 from ntkstats.spectrum._checks import as_kernel, in_own_precision
 from ntkstats.spectrum._scaling import to_unit_scale
+from ntkstats.spectrum._solvers import (
+    SOLVERS,
+    check_size,
+    choose_solver,
+    host_callback,
+    host_eigenvalues,
+    platform_of,
+)
 from ntkstats.typing import Array, ArrayLike
 
-SOLVERS = ("auto", "tridiagonal", "eigh")
 PRECISIONS = (None, "float32", "float64")
-
-TRIDIAGONAL_FROM = 256
-"""Size from which ``"auto"`` is worth the longer compilation of the tridiagonal route (CPU)."""
 
 
 def eigenvalues(
@@ -41,8 +45,10 @@ def eigenvalues(
         ``"eigh"`` is JAX's symmetric eigensolver, and the one to differentiate. ``"tridiagonal"``
         reduces K to tridiagonal form and bisects, without ever forming eigenvectors: on CPU it
         runs 1.2 to 4 times faster from n = 64 on and takes about a second longer to compile; it
-        has not been measured on GPU. ``"auto"`` takes the second on CPU from n = 256 on, and the
-        first otherwise.
+        has not been measured on GPU. ``"host"`` is LAPACK through NumPy, eigenvalues only; inside
+        a trace it calls back to the host. ``"auto"`` takes the second on CPU from n = 256 on and
+        the first otherwise, up to the sizes where they fail, and the third beyond
+        (`choose_solver` tells which).
     precision
         None keeps the precision of ``K``. ``"float64"`` widens a float32 kernel and solves on the
         host (LAPACK), or with the solver that is named; it needs a concrete array. ``"float32"``
@@ -56,8 +62,8 @@ def eigenvalues(
     Raises
     ------
     SpectrumError
-        ``K`` is not a square, non-empty matrix of floating-point numbers, or there is no such
-        solver.
+        ``K`` is not a square, non-empty matrix of floating-point numbers, there is no such
+        solver, or it is known to fail at this size.
     PrecisionError
         float64 was asked for inside a float32 trace, or there is no such precision.
 
@@ -76,19 +82,19 @@ def eigenvalues(
     if precision == "float64":
         return _eigenvalues_in_float64(K, solver)
     if precision == "float32":
-        return _solve(as_kernel(K).astype(jnp.float32), solver=solver)
+        return _eigenvalues(as_kernel(K).astype(jnp.float32), solver)
     return _eigenvalues_as_given(K, solver)
 
 
 @in_own_precision
 def _eigenvalues_as_given(K: ArrayLike, solver: str) -> Float[Array, " n"]:
-    return _solve(as_kernel(K), solver=solver)
+    return _eigenvalues(as_kernel(K), solver)
 
 
 def _eigenvalues_in_float64(K: ArrayLike, solver: str) -> Float[Array, " n"]:
     if is_tracer(K):
         if K.dtype == np.float64:
-            return _solve(as_kernel(K), solver=solver)
+            return _eigenvalues(as_kernel(K), solver)
         msg = (
             f"precision='float64' was asked for a {K.dtype} kernel inside a function that JAX is"
             " tracing; a float32 trace cannot be widened from inside. Call eigenvalues outside"
@@ -97,12 +103,20 @@ def _eigenvalues_in_float64(K: ArrayLike, solver: str) -> Float[Array, " n"]:
         raise PrecisionError(msg)
     with x64():
         wide = as_kernel(K).astype(jnp.float64)
-        if solver != "auto":
-            return _solve(wide, solver=solver)
-        matrix = np.asarray(wide)
-        if not np.isfinite(matrix).all():
-            return jnp.full(matrix.shape[0], jnp.nan, jnp.float64)
-        return jnp.asarray(np.linalg.eigvalsh(0.5 * matrix + 0.5 * matrix.T)[::-1])
+        return _eigenvalues(wide, "host" if solver == "auto" else solver)
+
+
+def _eigenvalues(K: Float[Array, "n n"], solver: str) -> Float[Array, " n"]:
+    n, platform = K.shape[0], platform_of(K)
+    if solver != "auto":
+        check_size(solver, n, K.dtype, platform)
+    if is_tracer(K):
+        return _solve(K, solver=solver)
+    if solver == "auto":
+        solver = choose_solver(n, K.dtype, platform)
+    if solver == "host":  # no callback: it would hold another copy of K
+        return jnp.asarray(host_eigenvalues(np.asarray(K)))
+    return _solve(K, solver=solver)
 
 
 @partial(jax.jit, static_argnames="solver")
@@ -112,12 +126,20 @@ def _solve(K: Float[Array, "n n"], *, solver: str) -> Float[Array, " n"]:
     # Solvers may loop forever or return garbage on NaN, so they never see one.
     scaled, exponent = to_unit_scale(jnp.where(finite, K, jnp.zeros_like(K)))
     symmetric = 0.5 * (scaled + scaled.T)
-    if solver == "auto" and K.shape[0] >= TRIDIAGONAL_FROM:
-        values = jax.lax.platform_dependent(symmetric, cpu=_tridiagonal, default=_eigh)
-    else:
-        values = _tridiagonal(symmetric) if solver == "tridiagonal" else _eigh(symmetric)
+    values = _automatic(symmetric) if solver == "auto" else _ROUTES[solver](symmetric)
     descending = jnp.sort(values, descending=True)
     return jnp.where(finite, jnp.ldexp(descending, exponent), jnp.nan)
+
+
+def _automatic(K: Float[Array, "n n"]) -> Float[Array, " n"]:
+    """The solver of the platform that the trace is compiled for, which nobody knows yet."""
+    platforms = ("cpu", "cuda", "rocm", "tpu")
+    chosen = {name: choose_solver(K.shape[0], K.dtype, name) for name in platforms}
+    if len(set(chosen.values())) == 1:
+        return _ROUTES[chosen["cpu"]](K)
+    default = _ROUTES[chosen.pop("tpu")]
+    routes = {name: _ROUTES[solver] for name, solver in chosen.items()}
+    return jax.lax.platform_dependent(K, default=default, **routes)
 
 
 def _tridiagonal(K: Float[Array, "n n"]) -> Float[Array, " n"]:
@@ -127,3 +149,6 @@ def _tridiagonal(K: Float[Array, "n n"]) -> Float[Array, " n"]:
 
 def _eigh(K: Float[Array, "n n"]) -> Float[Array, " n"]:
     return jnp.linalg.eigvalsh(K)
+
+
+_ROUTES = {"tridiagonal": _tridiagonal, "eigh": _eigh, "host": host_callback}

@@ -1,29 +1,29 @@
-"""The reference engine: chunked vmapped VJPs, contracted tile by tile.
+"""Kernels and diagonals tile by tile, whatever the engine that makes the tiles.
 
-Exact for every model that JAX can differentiate, and the oracle that faster engines are held
-against. Only one tile of Jacobian rows on each side is alive at a time; rows are recomputed, never
-stored, when the whole Jacobian does not fit the budget.
+Only one tile on each side is alive at a time; tiles are made again, never stored, when all of them
+do not fit the budget. Parameters may be taken in groups, one after the other: the kernel is a sum
+over parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from ntkstats._lanes import Index, after, loop
-from ntkstats.kernels._contraction import (
+from ntkstats.kernels._engines import Engine, accumulator
+from ntkstats.kernels._factors import (
+    Tile,
     contract,
+    grouped,
     leaf_diagonals,
-    leaf_groups,
     mirrored,
     squared_norms,
 )
-from ntkstats.kernels._jacobian import jacobian_rows, jacobian_rows_coupled
 from ntkstats.kernels._types import Task
-from ntkstats.models import Model
 from ntkstats.typing import Array, Inputs, Params, PyTree, State
 
 
@@ -101,23 +101,32 @@ def cuts(task: Task, tiling: Tiling) -> tuple[Cut, Cut]:
     return Cut(task.n_samples, tiling.samples), Cut(task.n_rows, tiling.rows)
 
 
-def accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    """Dtype of contractions: float32 or wider, so that K is never stored in half precision."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
 def kernel_dtype(params: Params) -> jnp.dtype:
     """Float32, or float64 when a parameter is."""
     return accumulator(jnp.result_type(*jax.tree.leaves(params)))
 
 
-def row_tiles(
-    model: Model, task: Task, side: Side, tiling: Tiling
-) -> Callable[[Index, Index, Index], PyTree]:
-    """``rows(i, a, wait)``: Jacobian rows of sample tile i and cotangent tile a, float32 or wider.
+class Stream(NamedTuple):
+    """A group of parameters on one side, with the engine and the tiles that are meant for it.
+
+    Attributes
+    ----------
+    engine
+        Makes the tiles.
+    tiling
+        How they are cut.
+    """
+
+    engine: Engine
+    tiling: Tiling
+
+
+def tiles_of(task: Task, side: Side, stream: Stream) -> Callable[[Index, Index, Index], Tile]:
+    """``tile(i, a, wait)``: sample tile i and cotangent tile a, in float32 or wider.
 
     ``wait`` is a zero that is added to the tile's position (see `ntkstats._lanes.after`).
     """
+    engine, tiling = stream
     sample_cut, row_cut = cuts(task, tiling)
 
     def cotangents(i: Index, a: Index) -> Array:
@@ -133,49 +142,49 @@ def row_tiles(
             v = side.cotangents[sample[:, None], row[None, :]]
         return v * (new_sample[:, None] & new_row[None, :])[..., None].astype(v.dtype)
 
-    def rows(i: Index, a: Index, wait: Index) -> PyTree:
-        v = cotangents(i, a)
+    def tile(i: Index, a: Index, wait: Index) -> Tile:
         start = sample_cut.start(i) + wait
-        if model.coupled:
-            index = start + jnp.arange(tiling.samples)
-            tile = jacobian_rows_coupled(
-                model, task.head, side.params, side.state, side.x, index, v
-            )
-        else:
-            x = jax.tree.map(
-                lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, tiling.samples), side.x
-            )
-            tile = jacobian_rows(model, task.head, side.params, side.state, x, v)
-        return jax.tree.map(lambda leaf: leaf.astype(accumulator(leaf.dtype)), tile)
+        return engine.tile(side.params, side.state, side.x, start, cotangents(i, a))
 
-    return rows
+    return tile
 
 
-def diagonal(model: Model, task: Task, side: Side, tiling: Tiling) -> Array:
+def diagonal(task: Task, side: Side, streams: Sequence[Stream]) -> Array:
     """``(leaf, N, R)`` squared row norms for each parameter leaf, without forming any pair."""
-    rows = row_tiles(model, task, side, tiling)
-    samples, cotangents = cuts(task, tiling)
     dtype = kernel_dtype(side.params)
-    shape = (len(jax.tree.leaves(side.params)), task.n_samples, task.n_rows)
+    leaves = len(jax.tree.leaves(side.params))
+    out = jnp.zeros((leaves, task.n_samples, task.n_rows), dtype)
+    wait: Index = 0
+    for stream in streams:
+        out, wait = _diagonal(task, side, stream, out, wait)
+    return out * _factor(task, side, dtype)[:, None]
+
+
+def _diagonal(
+    task: Task, side: Side, stream: Stream, out: Array, wait: Index
+) -> tuple[Array, Index]:
+    tile = tiles_of(task, side, stream)
+    samples, cotangents = cuts(task, stream.tiling)
+    unroll = stream.tiling.unroll
 
     def body(t: Index, carry: tuple[Array, Index]) -> tuple[Array, Index]:
         out, wait = carry
         i, a = t // cotangents.tiles, t % cotangents.tiles
-        block = squared_norms(rows(i, a, wait)).astype(dtype)
+        norms = {
+            leaf: part for factor in tile(i, a, wait) for leaf, part in squared_norms(factor).items()
+        }
+        block = _stacked(norms, out.shape[0]).astype(out.dtype)
         out = _add(out, block, (0, samples.start(i), cotangents.start(a)))
-        return out, after(block) if tiling.unroll else wait
+        return out, after(block) if unroll else wait
 
-    carry = (jnp.zeros(shape, dtype), 0)
     tiles = samples.tiles * cotangents.tiles
-    out, _ = loop(0, tiles, body, carry, unroll=tiling.unroll)
-    return out * _factor(task, side, dtype)[:, None]
+    return loop(0, tiles, body, (out, wait), unroll=unroll)
 
 
 def gram(
-    model: Model,
     tasks: tuple[Task, Task],
     sides: tuple[Side, Side],
-    tilings: tuple[Tiling, Tiling],
+    streams: Sequence[tuple[Stream, Stream]],
     *,
     symmetric: bool,
 ) -> tuple[Array, Array]:
@@ -188,12 +197,34 @@ def gram(
     leaf_traces
         ``(leaf,)`` part of each parameter leaf in the trace (symmetric kernels only).
     """
-    pairing = tasks[0].pairing
-    left, right = map(row_tiles, (model, model), tasks, sides, tilings)
-    (left_samples, left_rows), (right_samples, right_rows) = map(cuts, tasks, tilings)
     (n, r), (m, s) = ((task.n_samples, task.n_rows) for task in tasks)
     dtype = jnp.promote_types(*(kernel_dtype(side.params) for side in sides))
-    shape = {"all": (n, r, m, s), "sum": (n, m), "each": (r, n, m)}[pairing]
+    shape = {"all": (n, r, m, s), "sum": (n, m), "each": (r, n, m)}[tasks[0].pairing]
+    diagonals = jnp.zeros((len(jax.tree.leaves(sides[0].params)), n), dtype)
+    carry: Carry = (jnp.zeros(shape, dtype), diagonals, 0)
+    for pair in streams:
+        carry = _gram(tasks, sides, pair, carry, symmetric=symmetric)
+    out, diagonals, _ = carry
+    return out, (diagonals * _factor(tasks[0], sides[0], dtype)).sum(1)
+
+
+Carry: TypeAlias = tuple[Array, Array, Index]
+
+
+def _gram(
+    tasks: tuple[Task, Task],
+    sides: tuple[Side, Side],
+    streams: tuple[Stream, Stream],
+    carry: Carry,
+    *,
+    symmetric: bool,
+) -> Carry:
+    """Add what one group of parameters contributes."""
+    pairing = tasks[0].pairing
+    dtype = carry[0].dtype
+    left, right = map(tiles_of, tasks, sides, streams)
+    tilings = [stream.tiling for stream in streams]
+    (left_samples, left_rows), (right_samples, right_rows) = map(cuts, tasks, tilings)
     unroll = all(tiling.unroll for tiling in tilings)
     paired = pairing == "all"
     weighted = any(side.weight is not None for side in sides)
@@ -220,11 +251,11 @@ def gram(
         )
         return {"all": (p, q, u, v), "sum": (p, u), "each": (q, p, u)}[pairing]
 
-    def outer(t: Index, carry: tuple[Array, Array, Index]) -> tuple[Array, Array, Index]:
+    def outer(t: Index, carry: Carry) -> Carry:
         out, diagonals, wait = carry
         i, a = t // left_rows.tiles, t % left_rows.tiles
         tile = left(i, a, wait)
-        groups = leaf_groups(pairing, tile)
+        groups = grouped(pairing, tile)
 
         def inner(u: Index, carry: tuple[Array, Index]) -> tuple[Array, Index]:
             out, wait = carry
@@ -236,13 +267,14 @@ def gram(
             return out, after(block) if unroll else wait
 
         if symmetric:
-            blocks = contract(pairing, groups, tile, tile)
+            blocks = contract(pairing, groups, tile, tile, symmetric=True)
             block = finished(blocks, i, i)
             # A matrix product need not round symmetrically.
             block = 0.5 * (block + mirrored(pairing, block))
             out = _add(out, block, position(i, a, i, a))
-            parts = leaf_diagonals(pairing, groups, tile, blocks).astype(dtype)
-            diagonals = _add(diagonals, parts, (0, left_samples.start(i)))
+            parts = leaf_diagonals(pairing, groups, tile, blocks)
+            stacked = _stacked(parts, diagonals.shape[0]).astype(dtype)
+            diagonals = _add(diagonals, stacked, (0, left_samples.start(i)))
             wait = after(block) if unroll else wait
             stop = t if paired else i
         else:
@@ -250,10 +282,13 @@ def gram(
         out, wait = loop(0, stop, inner, (out, wait), unroll=unroll)
         return out, diagonals, wait
 
-    diagonals = jnp.zeros((len(jax.tree.leaves(sides[0].params)), n), dtype)
-    carry = (jnp.zeros(shape, dtype), diagonals, 0)
-    out, diagonals, _ = loop(0, left_samples.tiles * left_rows.tiles, outer, carry, unroll=unroll)
-    return out, (diagonals * _factor(tasks[0], sides[0], dtype)).sum(1)
+    return loop(0, left_samples.tiles * left_rows.tiles, outer, carry, unroll=unroll)
+
+
+def _stacked(parts: dict[int, Array], leaves: int) -> Array:
+    """Parts of all leaves; zero for those that have none."""
+    some = next(iter(parts.values()))
+    return jnp.stack([parts.get(leaf, jnp.zeros_like(some)) for leaf in range(leaves)])
 
 
 def _factor(task: Task, side: Side, dtype: jnp.dtype) -> Array:
