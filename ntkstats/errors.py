@@ -88,6 +88,14 @@ class BudgetError(NtkStatsError, MemoryError):
     """
 
 
+class EngineWarning(NtkStatsWarning):
+    """The structured engine cannot be used for this model; the reference engine is.
+
+    Kernels stay exact; they take longer. The message says why. Pass ``method="reference"`` to
+    choose that engine yourself.
+    """
+
+
 class PrecisionError(NtkStatsError, ValueError):
     """The requested precision cannot be had here.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import textwrap
@@ -45,7 +46,7 @@ def test_this_environment_computes_right_numbers():
 
 
 def test_a_jax_that_computes_wrong_numbers_is_refused(monkeypatch):
-    monkeypatch.setattr(_compat, "canary", lambda: False)
+    monkeypatch.setattr(_compat._version, "canary", lambda: False)
     _compat.check_jax.cache_clear()
     with pytest.raises(DependencyError, match="wrong number"):
         _compat.check_jax()
@@ -55,7 +56,7 @@ def test_a_jax_that_computes_wrong_numbers_is_refused(monkeypatch):
 
 def test_check_jax_computes_once_a_process(monkeypatch):
     calls = []
-    monkeypatch.setattr(_compat, "canary", lambda: calls.append(1) or True)
+    monkeypatch.setattr(_compat._version, "canary", lambda: calls.append(1) or True)
     _compat.check_jax.cache_clear()
     _compat.check_jax()
     _compat.check_jax()
@@ -262,10 +263,10 @@ def test_neural_tangents_can_be_imported_from_several_threads():
 
 @pytest.mark.parametrize("missing", ["neural_tangents", "frozendict"])
 def test_a_missing_package_is_refused_with_the_lines_that_install_it(missing, monkeypatch):
-    found = _compat.importlib.util.find_spec
+    found = importlib.util.find_spec
     monkeypatch.delitem(sys.modules, "neural_tangents", raising=False)
     monkeypatch.setattr(
-        _compat.importlib.util, "find_spec", lambda name: None if name == missing else found(name)
+        importlib.util, "find_spec", lambda name: None if name == missing else found(name)
     )
     with pytest.raises(DependencyError, match=f"{missing} not found") as caught:
         _compat.import_neural_tangents()
@@ -283,8 +284,8 @@ def test_a_failing_import_is_explained_and_leaves_nothing_behind():
         from ntkstats.errors import DependencyError
 
         jax_names = [set(vars(jax.core)), set(vars(ad))]
-        loans = _compat._neural_tangents_loans
-        _compat._neural_tangents_loans = lambda: [l for l in loans() if l[1] != "JaxprEqn"]
+        loans = _compat._neural_tangents._neural_tangents_loans
+        _compat._neural_tangents._neural_tangents_loans = lambda: [l for l in loans() if l[1] != "JaxprEqn"]
         try:
             _compat.import_neural_tangents()
         except DependencyError as error:
@@ -295,7 +296,7 @@ def test_a_failing_import_is_explained_and_leaves_nothing_behind():
         assert not [name for name in sys.modules if name.startswith("neural_tangents")]
         assert [set(vars(jax.core)), set(vars(ad))] == jax_names
 
-        _compat._neural_tangents_loans = loans
+        _compat._neural_tangents._neural_tangents_loans = loans
         assert _compat.import_neural_tangents().__version__ == "0.6.5"
         """
     )
@@ -310,6 +311,6 @@ def test_structured_derivatives_of_neural_tangents_are_refused(implementation):
 
 
 def test_lent_helpers_refuse_sequences_of_different_lengths():
-    assert _compat._safe_map(lambda a, b: a + b, [1, 2], [3, 4]) == [4, 6]
+    assert _compat._neural_tangents._safe_map(lambda a, b: a + b, [1, 2], [3, 4]) == [4, 6]
     with pytest.raises(ValueError, match="shorter"):
-        _compat._safe_zip([1, 2], [3])
+        _compat._neural_tangents._safe_zip([1, 2], [3])

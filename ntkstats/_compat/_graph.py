@@ -193,6 +193,20 @@ class Graph:
             known.update(zip(eqn.outputs, results, strict=True))
         return [read(atom) for atom in self.outputs]
 
+    def live_bytes(self, varying: set[Variable]) -> int:
+        """Most bytes of varying values alive at once, outputs not counted, in this order."""
+        last = {v: k for k, eqn in enumerate(self.equations) for v in eqn.inputs}
+        outputs = set(self.outputs)
+        alive: dict[Variable, int] = {}
+        most = 0
+        for k, eqn in enumerate(self.equations):
+            made = [v for v in eqn.outputs if v in varying and v not in outputs]
+            alive.update({v: v.bytes for v in made})
+            inside = 0 if eqn.body is None else eqn.body.live_bytes(varying)
+            most = max(most, sum(alive.values()) + inside)
+            alive = {v: size for v, size in alive.items() if last.get(v, -1) > k}
+        return most
+
     def walk(self) -> Iterator[tuple[Equation, int]]:
         """Every operation, with the number of times it runs."""
         for eqn in self.equations:

@@ -11,6 +11,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+
 def x64() -> contextlib.AbstractContextManager[Any]:
     """Context in which JAX computes in float64, whatever the global setting."""
     return jax.enable_x64(True)

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 from ntkstats.errors import DependencyError
 
-
 OLDEST = (0, 9)
 """The oldest JAX that is supported, as (major, minor)."""
 

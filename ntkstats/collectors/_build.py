@@ -174,7 +174,7 @@ class Builder:
     def _attrs(self, chosen: tuple[Instance, ...]) -> dict[str, Any]:
         first = next(iter(self.bindings.values()))
         plans = {
-            f"{name}/{plan.task.head}/{plan.task.outputs}": str(plan)
+            f"{name}/{plan.task.head}/{plan.task.outputs}": plan.summary
             for (name, _), plan in self.prepared.items()
             if isinstance(plan, KernelPlan)
         }

@@ -49,7 +49,9 @@ class Choice(NamedTuple):
     sample_bytes: int = 0
 
 
-def choices(structure: Structure, task: Task, *, pairs: bool = True) -> tuple[Choice, ...]:
+def choices(
+    structure: Structure, task: Task, *, pairs: bool = True, columns: int | None = None
+) -> tuple[Choice, ...]:
     """The cheapest way for every array.
 
     Parameters
@@ -60,12 +62,16 @@ def choices(structure: Structure, task: Task, *, pairs: bool = True) -> tuple[Ch
         What is computed.
     pairs
         False for a diagonal.
+    columns
+        Number of samples on the other side of a cross kernel, which has to choose the same.
     """
-    found = [_choice(structure, k, leaf, task, pairs) for k, leaf in enumerate(structure.leaves)]
+    if columns is not None:
+        task = task._replace(n_samples=max(task.n_samples, columns))
+    found = [_choice(k, leaf, task, pairs) for k, leaf in enumerate(structure.leaves)]
     return tuple(_with_biases(structure, found))
 
 
-def _choice(structure: Structure, k: int, leaf: Leaf, task: Task, pairs: bool) -> Choice:
+def _choice(k: int, leaf: Leaf, task: Task, pairs: bool) -> Choice:
     size = math.prod(leaf.shape)
     if leaf.rule == "zero" or isinstance(leaf.gradient, Literal):
         return Choice(k, "zero")

@@ -352,9 +352,7 @@ def _convolution(eqn: Equation, steps: Sequence[Step]) -> Product:
     shape[moved[numbers.rhs_spec[0]]] = f // groups
     positions = tuple(moved[axis] for axis in numbers.rhs_spec[1:])
     assert set(numbers.rhs_spec[1:]) == set(rest)
-    right = Operand(
-        rhs, tuple(shape), (0,), positions, (moved[numbers.rhs_spec[0]],), split
-    )
+    right = Operand(rhs, tuple(shape), (0,), positions, (moved[numbers.rhs_spec[0]],), split)
     layout: Layout = [[] for _ in result]
     layout[numbers.out_spec[0]] = [Piece("L", 0, b // groups)]
     layout[numbers.out_spec[1]] = [Piece("B", 0, groups), Piece("R", 0, f // groups)]
@@ -371,7 +369,7 @@ def _lookup(eqn: Equation, steps: Sequence[Step]) -> Product:
     window = tuple(numbers.update_window_dims)
     shape = table.shape
     whole = len(scattered) == 1 and tuple(numbers.inserted_window_dims) == scattered
-    if not whole or getattr(numbers, "operand_batching_dims", ()) or ids.shape[-1] != 1:
+    if not whole or bool(getattr(numbers, "operand_batching_dims", None)) or ids.shape[-1] != 1:
         raise NotAProductError
     others = tuple(axis for axis in range(len(shape)) if axis != scattered[0])
     if tuple(rows.shape[axis] for axis in window) != tuple(shape[axis] for axis in others):
@@ -418,7 +416,9 @@ def _finished(
                 raise NotAProductError
             left, right, followed = _summed(left, right, followed, value)
         elif name == "stack":
-            left, right = (o.stacked(value.emit(o.variable), positions=False) for o in (left, right))
+            left, right = (
+                o.stacked(value.emit(o.variable), positions=False) for o in (left, right)
+            )
             followed = None if followed is None else _behind_steps(followed, value.length)
         elif name == "accumulate":
             eqn = value[0]

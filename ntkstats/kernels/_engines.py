@@ -6,7 +6,7 @@ differentiate, the fallback of the structured engine and what that is held again
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +26,13 @@ from ntkstats.typing import Array, Inputs, Params, State
 class Engine(Protocol):
     """Makes tiles of rows. Engines are compared by identity."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What ``method=`` calls it."""
+
+    @property
+    def kinds(self) -> Hashable:
+        """How each array is written: only tiles of equal kinds can be contracted."""
 
     def tile(
         self, params: Params, state: State, x: Inputs, start: Index, cotangents: Array
@@ -58,6 +64,11 @@ class ReferenceEngine:
     head: str
     name: str = "reference"
 
+    @property
+    def kinds(self) -> Hashable:
+        """See `Engine`."""
+        return self.name
+
     def tile(
         self, params: Params, state: State, x: Inputs, start: Index, cotangents: Array
     ) -> Sequence[Factor]:
@@ -65,9 +76,7 @@ class ReferenceEngine:
         samples = cotangents.shape[0]
         if self.model.coupled:
             index = start + jnp.arange(samples)
-            rows = jacobian_rows_coupled(
-                self.model, self.head, params, state, x, index, cotangents
-            )
+            rows = jacobian_rows_coupled(self.model, self.head, params, state, x, index, cotangents)
         else:
             tile = samples_from(x, start, samples)
             rows = jacobian_rows(self.model, self.head, params, state, tile, cotangents)
@@ -85,18 +94,30 @@ class StructuredEngine:
         The cut pullback.
     chosen
         Arrays that take part, and how.
+    pieces
+        Groups of rows that are pulled back one after the other (see `_structured.factors`).
     """
 
     structure: Structure
     chosen: tuple[Choice, ...]
+    pieces: int = 1
     name: str = "structured"
+
+    @property
+    def kinds(self) -> Hashable:
+        """See `Engine`."""
+        leaves = self.structure.leaves
+        return tuple((c.leaf, c.how, c.bias, leaves[c.leaf].rule) for c in self.chosen)
 
     def tile(
         self, params: Params, state: State, x: Inputs, start: Index, cotangents: Array
     ) -> Sequence[Factor]:
         """Rows of some samples, see `Engine`."""
         tile = samples_from(x, start, cotangents.shape[0])
-        return _structured.factors(self.structure, self.chosen, params, state, tile, cotangents)
+        pieces = min(self.pieces, cotangents.shape[1])
+        return _structured.factors(
+            self.structure, self.chosen, params, state, tile, cotangents, pieces=pieces
+        )
 
 
 def samples_from(x: Inputs, start: Index, samples: int) -> Inputs:

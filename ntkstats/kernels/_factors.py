@@ -8,6 +8,7 @@ A tile has n samples with r rows each. The part of one parameter array in it is 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
@@ -15,12 +16,16 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ntkstats._lanes import after
 from ntkstats.typing import Array
 
-# Entries that one piece of a factored contraction may hold (256 MiB in float32).
-SCRATCH = 2**26
-# Rows from which a product of a matrix with itself is worth computing by halves.
-HALVED_FROM = 128
+# Entries that one piece of a factored contraction may hold (64 MiB in float32).
+SCRATCH = 2**24
+# Entries of a kernel from which factors are contracted strictly one after the other.
+ONE_AFTER_THE_OTHER_FROM = 2**14
+# Rows a block from which a product of a matrix with itself is worth computing by halves: thinner
+# products run so much slower that nothing is gained.
+HALVED_FROM = 256
 
 
 class Rows(NamedTuple):
@@ -102,8 +107,8 @@ def contract(
     right: Tile,
     *,
     symmetric: bool = False,
-) -> list[Array]:
-    """Inner products of two tiles, one block for each group of factors.
+) -> tuple[Array, dict[int, Array]]:
+    """Inner products of two tiles, all factors together.
 
     Parameters
     ----------
@@ -118,17 +123,28 @@ def contract(
 
     Returns
     -------
-    list of Array
+    block
         ``(n, r, m, s)`` for ``"all"``, ``(n, m)`` for ``"sum"``, ``(r, n, m)`` for ``"each"``.
+    diagonals
+        ``{leaf: (n,)}`` parts of the parameter arrays in the diagonal of a symmetric block.
     """
-    return [
-        _contract_outer(pairing, left[group[0]], right[group[0]], symmetric)
-        if isinstance(left[group[0]], Outer)
-        else _contract_rows(
-            pairing, [left[p] for p in group], [right[p] for p in group], symmetric
-        )
-        for group in groups
-    ]
+    total: Array | None = None
+    diagonals: dict[int, Array] = {}
+    for group in groups:
+        factor, other = left[group[0]], right[group[0]]
+        if isinstance(factor, Outer):
+            if total is not None and total.size >= ONE_AFTER_THE_OTHER_FROM:
+                # Else the compiler computes the blocks of all factors before it adds them up.
+                factor = factor._replace(right=factor.right + after(total))
+            block = _contract_outer(pairing, factor, other, symmetric)
+        else:
+            sides = [[side[p] for p in group] for side in (left, right)]
+            block = _contract_rows(pairing, *sides, symmetric)
+        if symmetric:
+            diagonals |= _leaf_diagonals(pairing, [left[p] for p in group], block)
+        total = block if total is None else total + block
+    assert total is not None
+    return total, diagonals
 
 
 # --- rows -------------------------------------------------------------------------------------
@@ -169,7 +185,7 @@ def product(left: Array, right: Array, symmetric: bool = False) -> Array:
         return _dot(left, right)
     edges = [size * k // blocks for k in range(blocks + 1)]
     pieces = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         below = _dot(left[start:stop], right[:stop])
         pieces.append(jnp.pad(below, ((0, 0), (0, size - stop))))
     lower = jnp.concatenate(pieces)
@@ -186,10 +202,11 @@ def _dot(left: Array, right: Array) -> Array:
 
 
 def _contract_outer(pairing: str, left: Factor, right: Factor, symmetric: bool) -> Array:
-    assert isinstance(left, Outer) and isinstance(right, Outer)
+    assert isinstance(left, Outer)
+    assert isinstance(right, Outer)
     if left.simple:
         return _contract_simple(pairing, left, right, symmetric)
-    n, r, b, t, e = left.right.shape
+    n, _, b, t, e = left.right.shape
     m, s, _, u, _ = right.right.shape
     # The samples of the right side are taken in pieces, so that what is in between stays small.
     between = n * b * t * ((u + s * e) if pairing == "all" else 3 * u)
@@ -243,7 +260,7 @@ def _similarity(left: Array, right: Array) -> Array:
 
 
 def _pairs_all(left: Outer, right: Outer) -> Array:
-    """One side is projected on the other's shared factors first: T^2 once, not once a pair of rows."""
+    """One side is projected on the other's shared factors first: T^2 once, not for all rows."""
     shared = _similarity(left.left, right.left).astype(right.right.dtype)
     projected = _einsum("bntmu,msbue->nbtems", shared, right.right)
     return _einsum("nrbte,nbtems->nrms", left.right, projected)
@@ -259,8 +276,7 @@ def _pairs_each(left: Outer, right: Outer) -> Array:
 
     def draw(d: Array) -> Array:
         one, other = (
-            jax.lax.dynamic_index_in_dim(side.right, d, 1, keepdims=False)
-            for side in (left, right)
+            jax.lax.dynamic_index_in_dim(side.right, d, 1, keepdims=False) for side in (left, right)
         )
         return (shared * _einsum("nbte,mbue->bntmu", one, other)).sum((0, 2, 4))
 
@@ -291,25 +307,17 @@ def squared_norms(factor: Factor) -> dict[int, Array]:
     return {factor.leaf: (shared[:, None] * pairs).sum((2, 3, 4))}
 
 
-def leaf_diagonals(
-    pairing: str, groups: list[list[int]], tile: Tile, blocks: list[Array]
-) -> dict[int, Array]:
-    """``{leaf: (n,)}`` parts in the diagonal of a tile's block with itself.
+def _leaf_diagonals(pairing: str, group: Tile, block: Array) -> dict[int, Array]:
+    """``{leaf: (n,)}`` parts in the diagonal of the block of one group with itself.
 
-    What stands alone is read off its own block; nothing is computed again.
+    What stands alone is read off its block; nothing is computed again.
     """
-    diagonals = {"all": "nrnr->n", "sum": "nn->n", "each": "rnn->n"}[pairing]
-    parts: dict[int, Array] = {}
-    for group, block in zip(groups, blocks, strict=True):
-        factor = tile[group[0]]
-        alone = len(group) == 1 and (isinstance(factor, Rows) or factor.bias is None)
-        if alone:
-            parts[factor.leaf] = jnp.einsum(diagonals, block)
-        else:
-            for position in group:
-                for leaf, norms in squared_norms(tile[position]).items():
-                    parts[leaf] = norms.sum(1)
-    return parts
+    first = group[0]
+    if len(group) == 1 and (isinstance(first, Rows) or first.bias is None):
+        spec = {"all": "nrnr->n", "sum": "nn->n", "each": "rnn->n"}[pairing]
+        return {first.leaf: jnp.einsum(spec, block)}
+    norms = [squared_norms(factor) for factor in group]
+    return {leaf: part.sum(1) for parts in norms for leaf, part in parts.items()}
 
 
 def mirrored(pairing: str, block: Array) -> Array:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from jax.sharding import Mesh
+
 from ntkstats.errors import KernelError
 from ntkstats.kernels._doors import planned, prepare
 from ntkstats.kernels._plan import DEFAULT_DRAWS, as_inputs, weight_of
 from ntkstats.kernels._precision import at_precision
 from ntkstats.kernels._prepared import KernelPlan
+from ntkstats.kernels._sharded import sharded_ntk
 from ntkstats.kernels._types import KernelMatrix
 from ntkstats.models import Model, Probe
 from ntkstats.typing import Array, Inputs, Params, State
@@ -29,6 +34,9 @@ def empirical_ntk(
     average_outputs: bool = False,
     key: Array | None = None,
     precision: str | None = None,
+    mesh: Mesh | None = None,
+    mesh_axis: str | None = None,
+    shard: str = "rows",
 ) -> KernelMatrix:
     r"""Empirical neural tangent kernel, exactly.
 
@@ -76,6 +84,14 @@ def empirical_ntk(
     precision
         None or ``"float32"`` computes in the parameters' precision, accumulating in float32 or
         wider; ``"float64"`` traces everything in float64 (from the host only).
+    mesh, mesh_axis
+        Compute on all devices along an axis of a `jax.sharding.Mesh`, which has to be named if
+        there are several. From the host only; with several processes each makes the same call.
+        ``budget_bytes`` is then that of one device.
+    shard
+        ``"rows"`` spreads the samples; the matrix stays spread over the devices by rows, with
+        rows and columns of zeros at its end if N is no multiple of their number (`padding`).
+        ``"parameters"`` shares the parameters out; every device gets the whole matrix.
 
     Returns
     -------
@@ -116,6 +132,18 @@ def empirical_ntk(
         "key": key,
     }
     weight = weight_of(probe)
+    if mesh is not None or mesh_axis is not None:
+        places: list[tuple[Params, State, Any]] = [(params, state, probe)]
+        if cross is not None or cross_params is not None:
+            places.append(
+                (
+                    params if cross_params is None else cross_params,
+                    state if cross_state is None else cross_state,
+                    probe if cross is None else cross,
+                )
+            )
+        on = {"mesh": mesh, "mesh_axis": mesh_axis, "shard": shard}
+        return sharded_ntk(model, places, precision=precision, **on, **options)
     if cross is None and cross_params is None:
 
         def gram(prepared: KernelPlan, params: Params, state: State, x: Inputs) -> KernelMatrix:

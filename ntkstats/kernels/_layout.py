@@ -93,9 +93,7 @@ def pattern(layout: Layout, sizes: dict[tuple[str, int], int]) -> Pattern | None
     for piece in (piece for axis in layout for piece in axis if piece.size > 1):
         last = merged[-1] if merged else None
         joins = (
-            last is not None
-            and last[:2] == piece[:2]
-            and last.stride == piece.stride * piece.size
+            last is not None and last[:2] == piece[:2] and last.stride == piece.stride * piece.size
         )
         if last is not None and joins:
             merged[-1] = piece._replace(size=last.size * piece.size)

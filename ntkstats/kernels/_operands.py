@@ -20,8 +20,8 @@ from ntkstats.typing import Array
 class Patches:
     """Windows of the left operand of a convolution, one for each entry of its result.
 
-    The convolution is ``out[b, f, o] = sum_{c, k} lhs[b, c, o * stride + k * spacing] rhs[f, c, k]``;
-    windows have axes ``(g, b, o..., c, k...)`` with ``g`` groups of the batch axis.
+    The convolution is
+    ``out[b, f, o] = sum_{c, k} lhs[b, c, o * stride + k * spacing] rhs[f, c, k]``; windows have axes ``(g, b, o..., c, k...)`` with ``g`` groups of the batch axis.
 
     Attributes
     ----------
@@ -51,7 +51,9 @@ class Patches:
         lead = value.ndim - len(self.axes)
         value = value.transpose(*range(lead), *(lead + axis for axis in self.axes))
         b, c = value.shape[lead : lead + 2]
-        value = value.reshape(*value.shape[:lead], self.groups, b // self.groups, *value.shape[lead + 1 :])
+        value = value.reshape(
+            *value.shape[:lead], self.groups, b // self.groups, *value.shape[lead + 1 :]
+        )
         first = lead + 3
         edges = [(0, 0, 0)] * first + [
             (low, high, step - 1)
@@ -68,7 +70,12 @@ class Patches:
         return value.transpose(*range(lead), lead, lead + 1, *o, lead + 2, *k)
 
     def _windows(self, value: Array, i: int, axis: int) -> Array:
-        outer, inner, stride, spacing = self.outer[i], self.inner[i], self.stride[i], self.spacing[i]
+        outer, inner, stride, spacing = (
+            self.outer[i],
+            self.inner[i],
+            self.stride[i],
+            self.spacing[i],
+        )
 
         def entries(start: int, count: int, step: int) -> Array:
             stop = start + (count - 1) * step + 1
@@ -135,7 +142,9 @@ class Operand:
     @property
     def dims(self) -> tuple[int, int, int]:
         """``(B, T, d)``."""
-        b, t, d = (product_size(self.shape, axes) for axes in (self.batch, self.positions, self.free))
+        b, t, d = (
+            product_size(self.shape, axes) for axes in (self.batch, self.positions, self.free)
+        )
         return b, t, d if self.vocabulary is None else self.vocabulary
 
     @property
@@ -166,7 +175,11 @@ class Operand:
         if self.summed:
             value = value.sum([lead + axis for axis in self.summed], keepdims=True)
         free = () if self.vocabulary is not None else self.free
-        rest = [axis for axis in range(len(self.shape)) if axis not in {*self.batch, *self.positions, *free}]
+        rest = [
+            axis
+            for axis in range(len(self.shape))
+            if axis not in {*self.batch, *self.positions, *free}
+        ]
         order = [lead + axis for axis in (*self.batch, *self.positions, *free, *rest)]
         value = value.transpose(*range(lead), *order)
         b, t, d = self.dims
@@ -180,4 +193,3 @@ def masked_ids(operand: Operand, ids: Array) -> Array:
     if operand.clip:
         return jnp.clip(ids, 0, operand.vocabulary - 1)
     return jnp.where((ids >= 0) & (ids < operand.vocabulary), ids, -1)
-

@@ -11,10 +11,11 @@ from jaxtyping import Float
 
 from ntkstats._lanes import Index, after, loop
 from ntkstats.errors import BudgetError, KernelError
+from ntkstats.kernels._engines import accumulator
 from ntkstats.kernels._jacobian import head_outputs
 from ntkstats.kernels._plan import DEFAULT_DRAWS, as_inputs, plan, weight_of
 from ntkstats.kernels._prepared import KernelPlan
-from ntkstats.kernels._tiles import Cut, Tiling, accumulator, count, kernel_dtype
+from ntkstats.kernels._tiles import Cut, Tiling, count, kernel_dtype
 from ntkstats.kernels._tiling import Footprint, footprint, tree_bytes, with_unrolling
 from ntkstats.kernels._types import Task
 from ntkstats.models import Model, Probe

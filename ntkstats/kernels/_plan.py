@@ -1,7 +1,6 @@
 """Decide once, on the host, how a kernel is computed; then compute it as often as needed.
 
-`plan` is the only place where an engine is chosen (``method=``), and, with ``_compat``, the only
-place that may look at jaxprs.
+`plan` is the door through which an engine is chosen (``method=``).
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Hashable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,49 +16,14 @@ import numpy as np
 
 from ntkstats._compat import is_tracer, x64_enabled
 from ntkstats.errors import KernelError, ModelError
-from ntkstats.kernels._precision import check_float64
+from ntkstats.kernels._decide import METHODS, Decision, Request, Share, decide
 from ntkstats.kernels._prepared import KernelPlan
-from ntkstats.kernels._choice import choices
-from ntkstats.kernels._engines import ReferenceEngine, StructuredEngine
-from ntkstats.kernels._structure import structure_of
-from ntkstats.kernels._tiles import Stream, kernel_dtype
-from ntkstats.kernels._tiling import (
-    Room,
-    choose_tiling,
-    default_budget,
-    footprint,
-    with_unrolling,
-)
-from ntkstats.kernels._types import OUTPUT_MODES, Task, n_samples
-from ntkstats.models import Model, Probe, check_model, head_of
+from ntkstats.kernels._tiling import default_budget
+from ntkstats.kernels._types import OUTPUT_MODES, n_samples
+from ntkstats.models import Model, Probe, check_model
 from ntkstats.typing import Array, Inputs, Params, State
 
-METHODS = ("auto", "structured", "reference")
 DEFAULT_DRAWS = 8
-
-
-class Request(NamedTuple):
-    """Everything about a plan that is known before the shapes are."""
-
-    head: str | None
-    outputs: str
-    method: str
-    budget_bytes: int
-    lanes: int
-    draws: int
-    average_outputs: bool
-    n_rows: int
-    pairs: bool
-    columns: int | None
-    wide: bool
-
-
-class Decision(NamedTuple):
-    """What was decided for a request and shapes."""
-
-    task: Task
-    streams: tuple[Stream, ...] | None
-    diagonal_streams: tuple[Stream, ...]
 
 
 # Decisions live as long as their models do.
@@ -86,6 +49,7 @@ def plan(
     cross: Probe | Inputs | None = None,
     checked: bool = False,
     wide: bool = False,
+    share: Share | None = None,
 ) -> KernelPlan:
     """Prepare a kernel computation: check the model, choose the engine and the tiles.
 
@@ -107,7 +71,8 @@ def plan(
         [`empirical_ntk`][ntkstats.kernels.empirical_ntk]; ``"given"`` for cotangents passed at
         run time.
     method
-        ``"auto"`` or ``"reference"``.
+        ``"auto"`` takes the structured engine where it can be used (a warning says where not),
+        ``"structured"`` insists on it, ``"reference"`` writes every Jacobian row out.
     budget_bytes
         Bound on transients plus result over all lanes; arrays that exist on entry do not count.
         Default: half of the device's memory, at most 4 GiB on CPU.
@@ -130,6 +95,8 @@ def plan(
         The model was already checked on this probe.
     wide
         Refuse a model that leaves float64; the arrays are float64, under x64 mode.
+    share
+        What one of several devices computes; the probe then only serves the checks.
 
     Raises
     ------
@@ -161,6 +128,7 @@ def plan(
         pairs,
         None if cross is None else n_samples(as_inputs(cross)),
         wide,
+        share,
     )
     decision = _decision(model, params, state, probe, request, checked=checked)
     signs = None
@@ -202,48 +170,12 @@ def _decision(
             if unchecked
             else check_model(model, params, state, probe)
         )
-        known[key] = _decide(model, request, heads, *shapes)
+        numbers = None if unchecked else (params, state, x)
+        decision = decide(model, request, heads, shapes, numbers)
+        if not decision.fleeting:
+            known[key] = decision
+        return decision
     return known[key]
-
-
-def _decide(
-    model: Model,
-    request: Request,
-    heads: dict[str, jax.ShapeDtypeStruct],
-    params: Params,
-    state: State,
-    x: Inputs,
-) -> Decision:
-    """Choose tiles; the arguments are shapes."""
-    head = head_of(heads, request.head)
-    if request.wide:
-        check_float64(model, params, state, x, head)
-    outputs = request.outputs
-    n_outputs = math.prod(heads[head].shape[1:])
-    rows = {"sum": 1, "probe": request.draws, "given": request.n_rows}.get(outputs, n_outputs)
-    task = Task(outputs, head, n_samples(x), n_outputs, rows, request.average_outputs)
-    need = footprint(model, task, params, state, x)
-    itemsize = kernel_dtype(params).itemsize
-    norm_bytes = len(jax.tree.leaves(params)) * task.n_samples * rows * itemsize
-    room = Room(request.budget_bytes, request.lanes, norm_bytes)
-    unrolled = partial(with_unrolling, task=task, model=model, example=(params, state, x))
-    diagonal_tiling = unrolled(choose_tiling(model, task, need, room))
-    if request.method == "reference" or model.coupled:
-        engine = diagonal_engine = ReferenceEngine(model, head)
-    else:
-        st = structure_of(model, head, params, state, x)
-        engine = StructuredEngine(st, choices(st, task))
-        diagonal_engine = StructuredEngine(st, choices(st, task, pairs=False))
-    diagonal_streams = (Stream(diagonal_engine, diagonal_tiling),)
-    if not request.pairs:
-        return Decision(task, None, diagonal_streams)
-    columns = task.n_samples if request.columns is None else request.columns
-    entries = task.n_samples * columns * (rows**2 if task.pairing == "all" else 1)
-    matrices = rows + 1 if task.pairing == "each" else 1
-    room = room._replace(result_bytes=matrices * entries * itemsize, copies=1)
-    both = {"tiles": 2} if request.columns is None else {"sides": 2}
-    tiling = unrolled(choose_tiling(model, task, need, room._replace(**both)))
-    return Decision(task, (Stream(engine, tiling),), diagonal_streams)
 
 
 def _signs(key: Array, shape: tuple[int, int]) -> Array:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
 
 from ntkstats.errors import KernelError, ParamsError
 from ntkstats.kernels import _tiles
-from ntkstats.kernels._tiles import Side, Stream, Tiling, count
+from ntkstats.kernels._describe import described, summary
+from ntkstats.kernels._engines import ReferenceEngine, StructuredEngine
+from ntkstats.kernels._tiles import Side, Stream, Tiling
 from ntkstats.kernels._types import KernelMatrix, Task, n_samples
 from ntkstats.models import Model, layer_names
 from ntkstats.typing import Array, Inputs, Params, State
@@ -116,12 +118,13 @@ class KernelPlan:
         ------
         KernelError, ParamsError
         """
-        _check_sides(self.task, other.task, left[0], right[0])
+        check_sides(self.task, other.task, left[0], right[0])
         sides = (
             self._side(*left, None, weights[0]),
             other._side(*right, None, weights[1]),
         )
-        return _gram(self._part(), other._part(), sides, self.method)
+        parts = matched(self._part(), other._part())
+        return _gram(*parts, sides, parts[0].streams[0].engine.name)
 
     def diagonal(
         self,
@@ -147,16 +150,19 @@ class KernelPlan:
         part = Part(self.model, self.task, self.diagonal_streams)
         return _diagonal(part, side)
 
+    @property
+    def coverage(self) -> float:
+        """Share of the parameters whose gradients the engine knows how to take apart."""
+        engine = self.diagonal_streams[0].engine
+        return engine.structure.coverage if isinstance(engine, StructuredEngine) else 0.0
+
+    @property
+    def summary(self) -> str:
+        """The plan in one line; ``print(plan)`` adds a table of all parameter arrays."""
+        return summary(self)
+
     def __str__(self) -> str:
-        task = self.task
-        tile = self.diagonal_tiling if self.tiling is None else self.tiling
-        tiles = count(task.n_samples, tile.samples), count(task.n_rows, tile.rows)
-        return (
-            f"KernelPlan({task.outputs} kernel of {self.model.name}[{task.head}]: "
-            f"N={task.n_samples}, C={task.n_outputs}, matrix {task.size} x {task.size}, "
-            f"method {self.method}, {tiles[0]} x {tiles[1]} tile(s) of {tile.samples} samples x "
-            f"{tile.rows} rows, budget {self.budget_bytes / 2**20:.0f} MiB)"
-        )
+        return described(self)
 
     def _part(self) -> Part:
         if self.streams is None:
@@ -198,11 +204,30 @@ class KernelPlan:
         return Side(params, state, x, given, weight)
 
 
+def matched(left: Part, right: Part) -> tuple[Part, Part]:
+    """The two sides with engines that write the same arrays in the same way."""
+    kinds = [[stream.engine.kinds for stream in part.streams] for part in (left, right)]
+    if kinds[0] == kinds[1]:
+        return left, right
+    # Inputs of another size may be cut another way; rows written out always fit each other.
+    engines = [_reference(part.model, part.task.head) for part in (left, right)]
+    ours, theirs = (
+        part._replace(streams=(Stream(engine, part.streams[0].tiling),))
+        for part, engine in zip((left, right), engines, strict=True)
+    )
+    return ours, theirs
+
+
+@lru_cache(maxsize=64)
+def _reference(model: Model, head: str) -> ReferenceEngine:
+    """One engine for equal arguments, so that what was compiled for it is found again."""
+    return ReferenceEngine(model, head)
+
+
 @partial(jax.jit, static_argnums=(0, 1, 3))
 def _gram(left: Part, right: Part | None, sides: tuple[Side, ...], method: str) -> KernelMatrix:
     """The matrix between two sides, or of one side with itself, and what it means."""
-    model, task, _ = left
-    symmetric = right is None
+    task, symmetric = left.task, right is None
     other = left if right is None else right
     raw, leaf_traces = _tiles.gram(
         (task, other.task),
@@ -210,12 +235,37 @@ def _gram(left: Part, right: Part | None, sides: tuple[Side, ...], method: str) 
         tuple(zip(left.streams, other.streams, strict=True)),
         symmetric=symmetric,
     )
+    return kernel_matrix(left, raw, leaf_traces, sides[0].params if symmetric else None, method)
+
+
+def kernel_matrix(
+    part: Part,
+    raw: Array,
+    leaf_traces: Array,
+    params: Params | None,
+    method: str,
+    padding: int = 0,
+) -> KernelMatrix:
+    """What `_tiles.gram` computed, with its meaning.
+
+    Parameters
+    ----------
+    part
+        The left side.
+    raw, leaf_traces
+        What was computed.
+    params
+        Parameters of a symmetric kernel; None for a cross kernel, which has no layer traces.
+    method, padding
+        See `KernelMatrix`.
+    """
+    model, task, _ = part
     matrix, draws = raw, None
     layers: dict[str, Array] = {}
-    if symmetric:
+    if params is not None:
         # Each draw alone is an unbiased estimate, so layer traces are means over draws too.
         draws_seen = task.n_rows if task.pairing == "each" else 1
-        layers = _sum_by_layer(leaf_traces / draws_seen, sides[0].params)
+        layers = _sum_by_layer(leaf_traces / draws_seen, params)
     if task.pairing == "all":
         matrix = raw.reshape(raw.shape[0] * raw.shape[1], -1)
     elif task.pairing == "each":
@@ -231,6 +281,7 @@ def _gram(left: Part, right: Part | None, sides: tuple[Side, ...], method: str) 
         average_outputs=task.average_outputs,
         method=method,
         covers=model.covers,
+        padding=padding,
     )
 
 
@@ -247,7 +298,7 @@ def _sum_by_layer(per_leaf: Array, params: Params) -> dict[str, Array]:
     return sums
 
 
-def _check_sides(task: Task, other: Task, params: Params, other_params: Params) -> None:
+def check_sides(task: Task, other: Task, params: Params, other_params: Params) -> None:
     """Two sides must share their outputs and their parameter space."""
     if (task.head, task.outputs, task.n_outputs, task.n_rows) != (
         other.head,

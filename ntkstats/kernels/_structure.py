@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -9,10 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ntkstats._compat import Graph, Literal, Variable, trace
+from ntkstats._compat import Graph, Variable, trace
 from ntkstats.kernels._cut import Leaf, Product, cut
 from ntkstats.kernels._jacobian import head_outputs
-from ntkstats.models import Model
+from ntkstats.models import Model, layer_names
 from ntkstats.typing import Array, Inputs, Params, State
 
 STRUCTURED_RULES = ("product", "convolution", "lookup", "product + lookup", "sum", "zero")
@@ -42,13 +44,16 @@ class Structure:
         scans also return operands, so it is pruned before it runs.
     leaves
         How each gradient is written.
-    n_samples_from
+    names
+        Name of each parameter array.
+    n_shared
         Number of inputs of the graph before those that belong to the sample.
     """
 
     graph: Graph
     leaves: tuple[Leaf, ...]
-    n_samples_from: int
+    names: tuple[str, ...]
+    n_shared: int
     _programs: dict[tuple[Any, ...], Graph] = field(default_factory=dict)
 
     @cached_property
@@ -56,7 +61,7 @@ class Structure:
         """Variables that differ between samples, and between cotangents."""
         inputs = self.graph.inputs
         return (
-            self.graph.depending(inputs[self.n_samples_from :]),
+            self.graph.depending(inputs[self.n_shared :]),
             self.graph.depending(inputs[-1:]),
         )
 
@@ -68,8 +73,12 @@ class Structure:
     @property
     def coverage(self) -> float:
         """Share of the parameters whose gradients were recognised."""
-        sizes = [(leaf.rule in STRUCTURED_RULES, _size(leaf)) for leaf in self.leaves]
+        sizes = [(leaf.rule in STRUCTURED_RULES, math.prod(leaf.shape)) for leaf in self.leaves]
         return sum(n for known, n in sizes if known) / max(1, sum(n for _, n in sizes))
+
+    def live_bytes(self, wanted: Sequence[Variable]) -> int:
+        """Bytes that pulling back one cotangent needs at most, the wanted values not counted."""
+        return self.graph.pruned(list(wanted)).live_bytes(self.spreads[1])
 
     def evaluate(
         self, wanted: list[Variable], params: Params, state: State, x: Inputs, cotangents: Array
@@ -114,13 +123,6 @@ class Structure:
         return dict(zip(wanted, values, strict=True))
 
 
-def _size(leaf: Leaf) -> int:
-    size = 1
-    for n in leaf.shape:
-        size *= n
-    return size
-
-
 def structure_of(model: Model, head: str, params: Params, state: State, x: Inputs) -> Structure:
     """Trace the pullback of one sample and cut it; arguments may be shapes."""
 
@@ -141,12 +143,10 @@ def structure_of(model: Model, head: str, params: Params, state: State, x: Input
     graph = trace(pullback, *shapes, one, jax.ShapeDtypeStruct(out.shape, out.dtype))
     leaves = cut(graph, graph.inputs[-1])
     before = len(jax.tree.leaves((params, state)))
-    return Structure(graph, tuple(leaves), before)
+    names = tuple(name[-1] for name in layer_names(params))
+    return Structure(graph, tuple(leaves), names, before)
 
 
 def operands_of(product: Product) -> list[Variable]:
     """Variables that a product needs."""
     return [product.left.variable, product.right.variable]
-
-
-__all__ = ["Literal", "Structure", "operands_of", "structure_of"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 
@@ -25,6 +25,8 @@ def factors(
     state: State,
     x: Inputs,
     cotangents: Array,
+    *,
+    pieces: int = 1,
 ) -> list[Factor]:
     """Factors of the rows of a tile of samples.
 
@@ -38,15 +40,39 @@ def factors(
         Leaves ``(n, ...)``.
     cotangents
         ``(n, r, C)``.
+    pieces
+        Rows are pulled back in that many groups, one after the other in one program.
     """
-    wanted = [v for choice in chosen for v in _wanted(structure.leaves[choice.leaf], choice)]
-    values = structure.evaluate(wanted, params, state, x, cotangents)
-    tile = _Tile(structure, values, *cotangents.shape[:2])
-    return [
-        factor
-        for choice in chosen
-        for factor in tile.factor(structure.leaves[choice.leaf], choice)
-    ]
+    wanted = wanted_by(structure, chosen)
+
+    def of_rows(cotangents: Array) -> list[Factor]:
+        values = structure.evaluate(wanted, params, state, x, cotangents)
+        tile = _Tile(structure, values, *cotangents.shape[:2])
+        return [
+            factor
+            for choice in chosen
+            for factor in tile.factor(structure.leaves[choice.leaf], choice)
+        ]
+
+    if pieces == 1:
+        return of_rows(cotangents)
+    parts = [of_rows(piece) for piece in jnp.array_split(cotangents, pieces, axis=1)]
+    return [_side_by_side(factors) for factors in zip(*parts, strict=True)]
+
+
+def _side_by_side(parts: Sequence[Factor]) -> Factor:
+    """One factor from those of different rows of the same samples."""
+    first = parts[0]
+    if isinstance(first, Rows):
+        values = [part.value for part in parts if isinstance(part, Rows)]
+        return first._replace(value=jnp.concatenate(values, 1))
+    rights = [part.right for part in parts if isinstance(part, Outer)]
+    return first._replace(right=jnp.concatenate(rights, 1))
+
+
+def wanted_by(structure: Structure, chosen: Sequence[Choice]) -> list[Variable]:
+    """Variables of the graph that the factors are made of."""
+    return [v for choice in chosen for v in _wanted(structure.leaves[choice.leaf], choice)]
 
 
 def _wanted(leaf: Leaf, choice: Choice) -> list[Variable]:
@@ -159,7 +185,7 @@ def _scattered(ids: Array, rows: Array, vocabulary: int) -> Array:
     if vocabulary <= ONE_HOT_UP_TO:
         one_hot = (ids[..., None] == jnp.arange(vocabulary)).astype(rows.dtype)
         return _multiplied("nrbte,nbtd->nrbed", rows, one_hot)
-    n, r, b, t, e = rows.shape
+    n, r, b, _, e = rows.shape
     index = jnp.where(ids < 0, vocabulary, ids)
     sample, batch = jnp.arange(n)[:, None, None], jnp.arange(b)[None, :, None]
     table = jnp.zeros((n, b, vocabulary, r, e), rows.dtype)
@@ -169,6 +195,3 @@ def _scattered(ids: Array, rows: Array, vocabulary: int) -> Array:
 
 def _accumulated(value: Array) -> Array:
     return value.astype(jnp.promote_types(value.dtype, jnp.float32))
-
-
-Engine = Callable[..., list[Factor]]

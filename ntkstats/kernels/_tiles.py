@@ -19,12 +19,11 @@ from ntkstats.kernels._factors import (
     Tile,
     contract,
     grouped,
-    leaf_diagonals,
     mirrored,
     squared_norms,
 )
 from ntkstats.kernels._types import Task
-from ntkstats.typing import Array, Inputs, Params, PyTree, State
+from ntkstats.typing import Array, Inputs, Params, State
 
 
 class Tiling(NamedTuple):
@@ -171,7 +170,9 @@ def _diagonal(
         out, wait = carry
         i, a = t // cotangents.tiles, t % cotangents.tiles
         norms = {
-            leaf: part for factor in tile(i, a, wait) for leaf, part in squared_norms(factor).items()
+            leaf: part
+            for factor in tile(i, a, wait)
+            for leaf, part in squared_norms(factor).items()
         }
         block = _stacked(norms, out.shape[0]).astype(out.dtype)
         out = _add(out, block, (0, samples.start(i), cotangents.start(a)))
@@ -233,9 +234,9 @@ def _gram(
         for task, side in zip(tasks, sides, strict=True)
     ]
 
-    def finished(blocks: list[Array], i: Index, j: Index) -> Array:
+    def finished(block: Array, i: Index, j: Index) -> Array:
         """Block of the kernel between two tiles, weighted and averaged."""
-        block = sum(blocks[1:], blocks[0]).astype(dtype) * tasks[0].scale
+        block = block.astype(dtype) * tasks[0].scale
         if not weighted:
             return block
         u, v = root[0][left_samples.entries(i)[0]], root[1][right_samples.entries(j)[0]]
@@ -260,19 +261,18 @@ def _gram(
         def inner(u: Index, carry: tuple[Array, Index]) -> tuple[Array, Index]:
             out, wait = carry
             j, b = (u // right_rows.tiles, u % right_rows.tiles) if paired else (u, a)
-            block = finished(contract(pairing, groups, tile, right(j, b, wait)), i, j)
+            block = finished(contract(pairing, groups, tile, right(j, b, wait))[0], i, j)
             out = _add(out, block, position(i, a, j, b))
             if symmetric:
                 out = _add(out, mirrored(pairing, block), position(j, b, i, a))
             return out, after(block) if unroll else wait
 
         if symmetric:
-            blocks = contract(pairing, groups, tile, tile, symmetric=True)
-            block = finished(blocks, i, i)
+            block, parts = contract(pairing, groups, tile, tile, symmetric=True)
+            block = finished(block, i, i)
             # A matrix product need not round symmetrically.
             block = 0.5 * (block + mirrored(pairing, block))
             out = _add(out, block, position(i, a, i, a))
-            parts = leaf_diagonals(pairing, groups, tile, blocks)
             stacked = _stacked(parts, diagonals.shape[0]).astype(dtype)
             diagonals = _add(diagonals, stacked, (0, left_samples.start(i)))
             wait = after(block) if unroll else wait

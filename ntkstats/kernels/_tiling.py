@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +12,13 @@ from ntkstats._compat import pullback_bytes
 from ntkstats._device import device_bytes
 from ntkstats._lanes import prefers_unrolled
 from ntkstats.errors import BudgetError
-from ntkstats.kernels._factors import is_wide
+from ntkstats.kernels._choice import Choice
+from ntkstats.kernels._engines import accumulator
+from ntkstats.kernels._factors import SCRATCH, is_wide
 from ntkstats.kernels._jacobian import head_outputs
-from ntkstats.kernels._tiles import Tiling, accumulator, count, kernel_dtype
+from ntkstats.kernels._structure import Structure
+from ntkstats.kernels._structured import wanted_by
+from ntkstats.kernels._tiles import Tiling, count, kernel_dtype
 from ntkstats.kernels._types import Task
 from ntkstats.models import Model
 from ntkstats.typing import Inputs, Params, PyTree, State
@@ -39,6 +43,8 @@ class Footprint(NamedTuple):
         What the forward pass leaves behind for the pullback, and needs itself.
     backward
         What pulling back one cotangent needs besides.
+    scratch
+        What a factored contraction needs for each pair of samples, as far as it is not cut.
     """
 
     row: int
@@ -46,6 +52,7 @@ class Footprint(NamedTuple):
     entry: int
     forward: int
     backward: int
+    scratch: int = 0
 
 
 class Room(NamedTuple):
@@ -112,6 +119,34 @@ def footprint(model: Model, task: Task, params: Params, state: State, x: Inputs)
     return Footprint(row, widths, kernel_dtype(params).itemsize, forward, backward + half)
 
 
+def structured_footprint(
+    need: Footprint, structure: Structure, part: Sequence[Choice]
+) -> Footprint:
+    """The same for a group of parameters of the structured engine.
+
+    Parameters
+    ----------
+    need
+        Of the model.
+    structure, part
+        The cut pullback, and the arrays of the group.
+    """
+    active = [choice for choice in part if choice.how not in ("zero", "bias")]
+    scale = need.entry // 4
+    sums = [c for c in active if c.how == "factors" and c.batch * c.positions > 1]
+    scratch = max((c.batch * c.positions * (c.positions + c.right) for c in sums), default=0)
+    return need._replace(
+        row=scale * sum(choice.row_bytes for choice in active),
+        widths=tuple(
+            math.prod(structure.leaves[c.leaf].shape) for c in active if c.how != "factors"
+        )
+        + (2**62,) * min(2, sum(c.how == "factors" for c in active)),
+        backward=structure.live_bytes(wanted_by(structure, active)),
+        forward=need.forward + scale * sum(choice.sample_bytes for choice in active),
+        scratch=need.entry * scratch,
+    )
+
+
 def _first(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype)
 
@@ -126,7 +161,8 @@ def tile_bytes(
     tile = samples * rows * need.row
     forward = need.forward * (1 if model.coupled else samples)
     computing = forward + samples * rows * need.backward
-    contracting = room.copies * (tile + _block_bytes(task, need, samples, rows))
+    scratch = min(4 * SCRATCH, need.scratch * samples**2 * rows)
+    contracting = room.copies * (tile + _block_bytes(task, need, samples, rows) + scratch)
     return room.tiles * tile + max(computing, contracting)
 
 

@@ -87,6 +87,9 @@ class KernelMatrix:
         Engine that computed it.
     covers
         Parameters that were differentiated, in words.
+    padding
+        Rows of zeros at the end (and columns, of a symmetric kernel), which a kernel spread over
+        devices by rows has if N is no multiple of their number; 0 for all others.
     """
 
     matrix: Array
@@ -99,6 +102,7 @@ class KernelMatrix:
     average_outputs: bool = static(default=False)
     method: str = static(default="reference")
     covers: str = static(default="all")
+    padding: int = static(default=0)
 
     @property
     def trace(self) -> Array:

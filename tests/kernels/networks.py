@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from typing import Any, NamedTuple
@@ -67,6 +68,13 @@ def graph_network(params, x):
     """Outputs of the nodes of one graph: every node sees its neighbour."""
     hidden = jnp.tanh(x["neighbours"] @ x["features"] @ params["in"])
     return x["neighbours"] @ hidden @ params["out"]
+
+
+def retiled(plan, tiling):
+    """The same plan with other tiles, for the matrix and for the diagonal."""
+    streams = plan.streams and tuple(s._replace(tiling=tiling) for s in plan.streams)
+    diagonal = tuple(s._replace(tiling=tiling) for s in plan.diagonal_streams)
+    return dataclasses.replace(plan, streams=streams, diagonal_streams=diagonal)
 
 
 def mlp_params(sizes=(4, 6, 3), seed=0, dtype=jnp.float32):

@@ -9,11 +9,12 @@ import pytest
 
 from ntkstats import kernels
 from ntkstats.errors import CoupledSamplesError
+from ntkstats.kernels._tiles import Tiling
 from ntkstats.kernels._types import OUTPUT_MODES
 from ntkstats.models import as_model
 
 from ..models.cases import plain_mlp
-from .networks import GRAPH, N, graph_network, system
+from .networks import GRAPH, N, graph_network, retiled, system
 from .oracle import error, jacobian, kernel
 
 KEY = jax.random.key(9)
@@ -47,9 +48,7 @@ def test_kernel_of_one_graph_does_not_depend_on_the_tiles(outputs):
     s = system("graph")
     whole = kernels.empirical_ntk(*s.arguments, outputs=outputs)
     plan = kernels.plan(*s.arguments, outputs=outputs)
-    tiled = kernels.KernelPlan(
-        **{**vars(plan), "tiling": plan.tiling._replace(samples=4, rows=1, unroll=False)}
-    ).gram(*s.arguments[1:])
+    tiled = retiled(plan, Tiling(4, 1)).gram(*s.arguments[1:])
     assert error(tiled.matrix, whole.matrix) < 1e-6
 
 

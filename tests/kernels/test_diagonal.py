@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from ntkstats import kernels
+from ntkstats.kernels._tiles import Tiling
 from ntkstats.models import Probe
 
-from .networks import N, dense, system
+from .networks import N, dense, retiled, system
 from .oracle import kernel
 
 KEY = jax.random.key(2)
@@ -51,12 +52,8 @@ def test_diagonal_does_not_depend_on_the_budget():
 def test_unrolled_diagonal_equals_the_rolled_one():
     s = system("cnn")
     plan = kernels.plan(*s.arguments)
-    tile = plan.diagonal_tiling._replace(samples=4, rows=2)
     norms = [
-        kernels.KernelPlan(
-            **{**vars(plan), "diagonal_tiling": tile._replace(unroll=unroll)}
-        ).diagonal(*s.arguments[1:])
-        for unroll in (True, False)
+        retiled(plan, Tiling(4, 2, unroll)).diagonal(*s.arguments[1:]) for unroll in (True, False)
     ]
     np.testing.assert_allclose(*norms, rtol=1e-5)
     np.testing.assert_allclose(norms[0].sum(0).ravel(), kernels.ntk_diagonal(*s.arguments), 1e-5)

@@ -215,7 +215,7 @@ def test_kernel_says_what_it_is(outputs):
     size = 5 * 3 if outputs == "full" else 5
     assert K.matrix.shape == (size, size)
     assert (K.outputs, K.head, K.n_samples, K.n_outputs) == (outputs, "actor", 5, 3)
-    assert (K.method, K.covers) == ("reference", "all")
+    assert (K.method, K.covers) == ("structured", "all")
     assert (K.draws is None) == (outputs != "probe")
 
 

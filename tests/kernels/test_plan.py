@@ -16,7 +16,7 @@ from ntkstats.kernels import _plan
 from ntkstats.models import Probe, as_model
 
 from ..models.cases import plain_mlp
-from .networks import X, mlp_params, system
+from .networks import X, mlp_params, retiled, system
 from .oracle import error
 
 KEY = jax.random.key(1)
@@ -62,7 +62,7 @@ def test_plan_works_under_vmap_over_members(outputs):
 
 
 def test_tiled_plan_works_under_vmap_over_members():
-    plan = prepared("full", lanes=3, budget_bytes=40_000)
+    plan = prepared("full", lanes=3, budget_bytes=15_000)
     assert plan.tiling.samples < len(X)
     K = jax.vmap(lambda p: plan.gram(p, system("mlp").state, X).matrix)(STACKED)
     assert error(K[2], of_member(prepared("full"), 2).matrix) < 1e-6
@@ -71,7 +71,7 @@ def test_tiled_plan_works_under_vmap_over_members():
 def test_unrolled_plan_works_under_vmap_over_members():
     s = system("cnn")
     plan = kernels.plan(*s.arguments, outputs="trace")
-    plan = kernels.KernelPlan(**{**vars(plan), "tiling": plan.tiling._replace(samples=4)})
+    plan = retiled(plan, plan.tiling._replace(samples=4))
     two = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), s.params)
     K = jax.vmap(lambda p: plan.gram(p, s.state, s.x).matrix)(two)
     twice = jax.tree.map(lambda leaf: 2 * leaf, s.params)
@@ -216,14 +216,28 @@ def test_signs_come_from_the_key():
 
 def test_plan_prints_what_it_decided():
     text = str(prepared("trace", budget_bytes=2**20))
-    for part in ("trace kernel", "N=6", "C=3", "6 x 6", "1 x 1 tile", "budget 1 MiB", "reference"):
+    for part in ("trace kernel", "N=6", "C=3", "6 x 6", "1 x 1 tile", "budget 1 MiB"):
         assert part in text
-    assert "method reference" in str(prepared(pairs=False))
+    assert "method structured" in str(prepared(pairs=False))
+    assert "method reference" in str(prepared(method="reference"))
 
 
-def test_auto_is_the_reference_engine():
-    assert prepared().engine is prepared(method="reference").engine
-    assert prepared().method == "reference"
+def test_plan_prints_a_row_for_every_parameter_array():
+    plan = prepared()
+    header, *rows, coverage = str(plan).splitlines()[1:]
+    assert header.split()[:3] == ["parameters", "shape", "rule"]
+    assert len(rows) == len(jax.tree.leaves(system("mlp").params))
+    assert all("product" in row or "sum" in row for row in rows)
+    assert coverage == "coverage 100.0 % of the parameters"
+    assert plan.coverage == 1.0
+    assert plan.summary == str(plan).splitlines()[0]
+
+
+def test_auto_takes_the_structured_engine_where_samples_do_not_interact():
+    assert prepared().method == "structured"
+    assert kernels.plan(*system("graph").arguments).method == "reference"
+    with pytest.raises(KernelError, match="samples interact"):
+        kernels.plan(*system("graph").arguments, method="structured")
 
 
 @pytest.mark.parametrize(
