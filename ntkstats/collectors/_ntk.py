@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ntkstats import spectrum
 from ntkstats.collectors._binding import Binding
 from ntkstats.collectors._collector import Collector, Label, Moment, own_name
-from ntkstats.collectors._quantities import Diagonal, Eigenvalues, Kernel, Quantity
+from ntkstats.collectors._quantities import Diagonal, Eigenvalues, Kernel, Quantity, resolved
 from ntkstats.errors import CollectorError, MissingTargetsError
 from ntkstats.kernels._types import OUTPUT_MODES
 from ntkstats.models import layer_names
@@ -20,7 +20,7 @@ DEFAULT_DRAWS = 8
 
 
 def ntk_spectrum(
-    outputs: str = "trace",
+    outputs: str = "auto",
     *,
     head: str | None = None,
     probe: str | None = None,
@@ -44,6 +44,8 @@ def ntk_spectrum(
     outputs
         Which kernel, see [`empirical_ntk`][ntkstats.kernels.empirical_ntk]. ``"trace"`` costs C
         VJPs a sample, ``"probe"`` one for each draw (the cheap choice for many outputs).
+        ``"auto"`` is ``"trace"`` for up to 50 outputs a sample and ``"probe"`` beyond; the
+        attribute ``outputs`` of every field says which it was.
     head
         Output to measure; None measures every head of the model, each apart.
     probe
@@ -72,10 +74,8 @@ def ntk_spectrum(
     Roy & Vetterli (2007) for the effective rank; Tovey et al. (2023) for entropy and trace as
     variables of training.
     """
-    if outputs not in OUTPUT_MODES:
-        message = f"outputs={outputs!r}, expected one of {OUTPUT_MODES}."
-        raise CollectorError(message)
-    if outputs == "probe" and draws < 2:
+    _check_outputs(outputs)
+    if outputs in ("auto", "probe") and draws < 2:
         message = f"draws={draws}: a probe kernel needs at least 2 draws for its error bar."
         raise CollectorError(message)
     if top_k is not None and top_k < 1:
@@ -84,9 +84,8 @@ def ntk_spectrum(
     spectrum.as_convention(convention)
 
     def kernel(head: str) -> Kernel:
-        return Kernel(
-            head, outputs, draws if outputs == "probe" else DEFAULT_DRAWS, average_outputs
-        )
+        drawn = outputs in ("auto", "probe")
+        return Kernel(head, outputs, draws if drawn else DEFAULT_DRAWS, average_outputs)
 
     def entropy(matrix: Array) -> Array:
         values = spectrum.eigenvalues(matrix)
@@ -99,7 +98,7 @@ def ntk_spectrum(
         s = spectrum.von_neumann_entropy(values, convention=convention)
         record = {}
         trace = gram.trace
-        if outputs == "probe":
+        if gram.draws is not None:
             estimate = spectrum.jackknife_draws(gram.draws, entropy)
             s = estimate.value
             traces = jnp.trace(gram.draws, axis1=1, axis2=2)
@@ -120,10 +119,11 @@ def ntk_spectrum(
 
     def labels(binding: Binding, head: str) -> dict[str, Label]:
         n_outputs = _n_outputs(binding, head)
-        n = binding.probe.n * (n_outputs if outputs == "full" else 1)
-        estimator = f"probe kernel, {draws} draws, jackknife" if outputs == "probe" else "exact"
+        kind = resolved(outputs, binding, head)
+        n = binding.probe.n * (n_outputs if kind == "full" else 1)
+        estimator = f"probe kernel, {draws} draws, jackknife" if kind == "probe" else "exact"
         facts = {
-            "outputs": outputs,
+            "outputs": kind,
             "n": n,
             "n_samples": binding.probe.n,
             "n_outputs": n_outputs,
@@ -146,7 +146,7 @@ def ntk_spectrum(
                 "NTK trace by layer", dims=("layer",), attrs=facts, coords={"layer": layers}
             ),
         }
-        if outputs == "probe":
+        if kind == "probe":
             found["entropy_stderr"] = Label("standard error of the NTK entropy", "nat", attrs=law)
             found["trace_stderr"] = Label("standard error of the NTK trace", attrs=facts)
         return found
@@ -168,7 +168,7 @@ def ntk_spectrum(
 
 
 def covariance_entropy(
-    outputs: str = "trace",
+    outputs: str = "auto",
     *,
     head: str | None = None,
     probe: str | None = None,
@@ -190,7 +190,7 @@ def covariance_entropy(
     return _kernel_collector(
         "covariance_entropy",
         measure,
-        {"covariance_entropy": Label("NTK covariance entropy", "nat", attrs={"outputs": outputs})},
+        {"covariance_entropy": Label("NTK covariance entropy", "nat")},
         outputs,
         head=head,
         probe=probe,
@@ -237,7 +237,7 @@ def self_entropy(
 
 
 def kernel_target_alignment(
-    outputs: str = "trace",
+    outputs: str = "auto",
     *,
     centered: bool = True,
     head: str | None = None,
@@ -270,7 +270,7 @@ def kernel_target_alignment(
             )
             raise MissingTargetsError(message)
 
-    facts = {"outputs": outputs, "centered": centered}
+    facts = {"centered": centered}
     return _kernel_collector(
         "kernel_target_alignment",
         measure,
@@ -285,7 +285,7 @@ def kernel_target_alignment(
 
 
 def kernel_velocity(
-    outputs: str = "trace",
+    outputs: str = "auto",
     *,
     head: str | None = None,
     probe: str | None = None,
@@ -325,13 +325,12 @@ def kernel_velocity(
         }
         return {"previous": kernel, "first": first, "seen": jnp.ones_like(seen)}, record
 
-    facts = {"outputs": outputs}
     return _kernel_collector(
         "kernel_velocity",
         measure,
         {
-            "kernel_velocity": Label("NTK velocity since the last record", attrs=facts),
-            "kernel_distance": Label("NTK distance from the first record", attrs=facts),
+            "kernel_velocity": Label("NTK velocity since the last record"),
+            "kernel_distance": Label("NTK distance from the first record"),
         },
         outputs,
         head=head,
@@ -354,14 +353,13 @@ def _kernel_collector(
     **options: Any,
 ) -> Collector:
     """A collector of one kernel, measured for every head unless one is named."""
-    if outputs not in OUTPUT_MODES:
-        message = f"outputs={outputs!r}, expected one of {OUTPUT_MODES}."
-        raise CollectorError(message)
+    _check_outputs(outputs)
 
-    def checked_labels(binding: Binding, head: str) -> dict[str, Label]:  # noqa: ARG001
+    def checked_labels(binding: Binding, head: str) -> dict[str, Label]:
         if check is not None:
             check(binding)
-        return labels
+        kind = {"outputs": resolved(outputs, binding, head)}
+        return {k: label._replace(attrs={**label.attrs, **kind}) for k, label in labels.items()}
 
     def requires(head: str) -> tuple[Quantity, ...]:
         return (Kernel(head, outputs),)
@@ -376,6 +374,12 @@ def _kernel_collector(
         prefix=name,
         **options,
     )
+
+
+def _check_outputs(outputs: str) -> None:
+    if outputs not in (expected := ("auto", *OUTPUT_MODES)):
+        message = f"outputs={outputs!r}, expected one of {expected}."
+        raise CollectorError(message)
 
 
 def _n_outputs(binding: Binding, head: str) -> int:

@@ -6,8 +6,9 @@ runs once, on the host, when the program is bound; `compute` is pure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -77,12 +78,28 @@ class ModelOutputs:
         return binding.model.apply(reading.params, reading.state, reading.x)
 
 
+MANY_OUTPUTS = 50
+"""Outputs a sample beyond which ``outputs="auto"`` estimates the trace kernel."""
+
+
+def resolved(outputs: str, binding: Binding, head: str) -> str:
+    """The kind of kernel that ``"auto"`` stands for: a VJP for each output as long as they are few.
+
+    Beyond `MANY_OUTPUTS` it is the probe kernel, an unbiased estimate with an error bar that costs
+    one VJP a sample and draw whatever the number of outputs.
+    """
+    if outputs != "auto":
+        return outputs
+    n_outputs = math.prod(binding.heads[head].shape[1:])
+    return "probe" if n_outputs > MANY_OUTPUTS else "trace"
+
+
 @dataclass(frozen=True)
 class Kernel:
-    """The NTK Gram matrix of one head, a `KernelMatrix`."""
+    """The NTK Gram matrix of one head, a `KernelMatrix`; its ``outputs`` say of which kind."""
 
     head: str
-    outputs: str = "trace"
+    outputs: str = "auto"
     draws: int = 8
     average_outputs: bool = False
 
@@ -96,7 +113,7 @@ class Kernel:
             binding.state,
             binding.probe,
             head=self.head,
-            outputs=self.outputs,
+            outputs=resolved(self.outputs, binding, self.head),
             draws=self.draws,
             average_outputs=self.average_outputs,
             key=binding.key,
@@ -106,6 +123,9 @@ class Kernel:
         )
 
     def compute(self, prepared: KernelPlan, binding: Binding, reading: Reading) -> KernelMatrix:  # noqa: ARG002
+        named = replace(self, outputs=prepared.task.outputs)
+        if named != self and named in reading.planned:
+            return reading.get(named)
         return prepared.gram(reading.params, reading.state, reading.x, weight=reading.weight)
 
 
@@ -140,10 +160,11 @@ class Diagonal:
     def prepare(self, binding: Binding) -> KernelPlan:
         return Kernel(self.head, "trace").prepare(binding)
 
-    def compute(self, prepared: KernelPlan, binding: Binding, reading: Reading) -> Array:  # noqa: ARG002
-        for outputs in ("trace", "full"):
+    def compute(self, prepared: KernelPlan, binding: Binding, reading: Reading) -> Array:
+        for outputs in ("trace", "full", "auto"):
             kernel = Kernel(self.head, outputs)
-            if kernel in reading.planned:
+            known = kernel in reading.planned
+            if known and resolved(outputs, binding, self.head) != "probe":
                 return reading.get(kernel).diagonal.reshape(prepared.task.n_samples, -1).sum(1)
         norms = prepared.diagonal(reading.params, reading.state, reading.x).sum((0, 2))
         return norms if reading.weight is None else norms * reading.weight.astype(norms.dtype)

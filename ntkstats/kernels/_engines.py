@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from ntkstats.models import Model
 from ntkstats.typing import Array, Inputs, Params, State
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Makes tiles of rows. Engines are compared by identity."""
 

@@ -138,8 +138,8 @@ def contract(
                 factor = factor._replace(right=factor.right + after(total))
             block = _contract_outer(pairing, factor, other, symmetric)
         else:
-            sides = [[side[p] for p in group] for side in (left, right)]
-            block = _contract_rows(pairing, *sides, symmetric)
+            ours, theirs = ([side[p] for p in group] for side in (left, right))
+            block = _contract_rows(pairing, ours, theirs, symmetric)
         if symmetric:
             diagonals |= _leaf_diagonals(pairing, [left[p] for p in group], block)
         total = block if total is None else total + block

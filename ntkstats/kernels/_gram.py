@@ -135,15 +135,12 @@ def empirical_ntk(
     if mesh is not None or mesh_axis is not None:
         places: list[tuple[Params, State, Any]] = [(params, state, probe)]
         if cross is not None or cross_params is not None:
-            places.append(
-                (
-                    params if cross_params is None else cross_params,
-                    state if cross_state is None else cross_state,
-                    probe if cross is None else cross,
-                )
-            )
-        on = {"mesh": mesh, "mesh_axis": mesh_axis, "shard": shard}
-        return sharded_ntk(model, places, precision=precision, **on, **options)
+            other_params = params if cross_params is None else cross_params
+            other_state = state if cross_state is None else cross_state
+            places.append((other_params, other_state, probe if cross is None else cross))
+        return sharded_ntk(
+            model, places, options, mesh=mesh, mesh_axis=mesh_axis, shard=shard, precision=precision
+        )
     if cross is None and cross_params is None:
 
         def gram(prepared: KernelPlan, params: Params, state: State, x: Inputs) -> KernelMatrix:

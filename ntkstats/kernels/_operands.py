@@ -21,7 +21,8 @@ class Patches:
     """Windows of the left operand of a convolution, one for each entry of its result.
 
     The convolution is
-    ``out[b, f, o] = sum_{c, k} lhs[b, c, o * stride + k * spacing] rhs[f, c, k]``; windows have axes ``(g, b, o..., c, k...)`` with ``g`` groups of the batch axis.
+    ``out[b, f, o] = sum_{c, k} lhs[b, c, o * stride + k * spacing] rhs[f, c, k]``.
+    Windows have axes ``(g, b, o..., c, k...)`` with ``g`` groups of the batch axis.
 
     Attributes
     ----------
@@ -50,10 +51,8 @@ class Patches:
         """Windows of ``value``; axes before the operand's own are kept."""
         lead = value.ndim - len(self.axes)
         value = value.transpose(*range(lead), *(lead + axis for axis in self.axes))
-        b, c = value.shape[lead : lead + 2]
-        value = value.reshape(
-            *value.shape[:lead], self.groups, b // self.groups, *value.shape[lead + 1 :]
-        )
+        b, rest = value.shape[lead], value.shape[lead + 1 :]
+        value = value.reshape(*value.shape[:lead], self.groups, b // self.groups, *rest)
         first = lead + 3
         edges = [(0, 0, 0)] * first + [
             (low, high, step - 1)

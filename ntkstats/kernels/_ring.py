@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ntkstats._lanes import Index, after, loop
-from ntkstats.kernels._factors import Factor, Tile, contract, grouped, mirrored
+from ntkstats.kernels._factors import Factor, Rows, Tile, contract, grouped, mirrored
 from ntkstats.kernels._tiles import Cut, Side, Stream, cuts, kernel_dtype, tiles_of
 from ntkstats.kernels._tiles import _add as added
 from ntkstats.kernels._tiles import _stacked as stacked
@@ -299,12 +299,12 @@ class _Meeting(NamedTuple):
 
 def _each_array(tile: Tile, change: Callable[[Array], Array]) -> list[Factor]:
     """The factors with other arrays; positions of leaves stay."""
-    changed = []
-    for factor in tile:
-        fields = factor._asdict().items()
-        arrays = {name: change(value) for name, value in fields if isinstance(value, jax.Array)}
-        changed.append(factor._replace(**arrays))
-    return changed
+    return [
+        factor._replace(value=change(factor.value))
+        if isinstance(factor, Rows)
+        else factor._replace(left=change(factor.left), right=change(factor.right))
+        for factor in tile
+    ]
 
 
 def _samples(tile: Tile, start: int, stop: int) -> list[Factor]:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
@@ -46,12 +45,12 @@ Streams: TypeAlias = tuple[Stream, Stream]
 def sharded_ntk(
     model: Model,
     places: Sequence[Place],
+    options: dict[str, Any],
     *,
     mesh: Any,
     mesh_axis: str | None,
     shard: str,
     precision: str | None,
-    **options: Any,
 ) -> KernelMatrix:
     """`empirical_ntk` on the devices of a mesh.
 
@@ -61,10 +60,10 @@ def sharded_ntk(
         The model.
     places
         Parameters, state and probe; twice for a cross kernel.
-    mesh, mesh_axis, shard, precision
-        See `empirical_ntk`.
     options
         Those of `plan`.
+    mesh, mesh_axis, shard, precision
+        See `empirical_ntk`.
 
     Raises
     ------
@@ -205,11 +204,9 @@ def _by_rows(
         return raw, leaf_traces
 
     whole, spread = PartitionSpec(), PartitionSpec(axis.name)
-    of_side = Side(whole, whole, spread, whole, whole)
+    of_side: Any = Side(whole, whole, spread, whole, whole)  # type: ignore[arg-type]
     of_rows = PartitionSpec(None, axis.name) if task.pairing == "each" else spread
-    raw, leaf_traces = _on_devices(
-        axis, rows, (of_side,) * len(sides), (of_rows, whole)
-    )(*sides)
+    raw, leaf_traces = _on_devices(axis, rows, (of_side,) * len(sides), (of_rows, whole))(*sides)
     fill = axis.size * task.n_samples - counts[0]
     return kernel_matrix(
         left._replace(task=task._replace(n_samples=counts[0])),
@@ -270,12 +267,14 @@ def _shared_out(streams: Streams, params: Params, devices: int) -> list[Streams]
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(params)]
     middles = np.cumsum(sizes) - 0.5 * np.asarray(sizes)
     owners = np.minimum(devices - 1, (devices * middles / max(1, sum(sizes))).astype(int))
+    groups = [frozenset(np.flatnonzero(owners == k).tolist()) for k in np.unique(owners)]
+    left, right = streams
     return [
-        tuple(
-            stream._replace(engine=_Some(stream.engine, frozenset(np.flatnonzero(owners == owner))))
-            for stream in streams
+        (
+            left._replace(engine=_Some(left.engine, group)),
+            right._replace(engine=_Some(right.engine, group)),
         )
-        for owner in np.unique(owners)
+        for group in groups
     ]
 
 

@@ -14,6 +14,7 @@ from ntkstats.spectrum._entropy import entropy as entropy
 from ntkstats.spectrum._entropy import negative_mass as negative_mass
 from ntkstats.spectrum._entropy import spectral_distribution as spectral_distribution
 from ntkstats.spectrum._entropy import von_neumann_entropy as von_neumann_entropy
+from ntkstats.spectrum._entropy_estimate import entropy_estimate as entropy_estimate
 from ntkstats.spectrum._errorbars import exact as exact
 from ntkstats.spectrum._errorbars import jackknife_draws as jackknife_draws
 from ntkstats.spectrum._errorbars import jackknife_samples as jackknife_samples
@@ -49,6 +50,7 @@ __all__ = [
     "effective_rank",
     "eigenvalues",
     "entropy",
+    "entropy_estimate",
     "exact",
     "jackknife_draws",
     "jackknife_samples",

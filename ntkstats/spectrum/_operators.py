@@ -104,7 +104,8 @@ def seed_of(key: Array) -> int | None:
     if is_tracer(key):
         return None
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    words = np.asarray(jax.random.key_data(key) if typed else key)
+    with jax.ensure_compile_time_eval():  # a known key is known inside a trace, too
+        words = np.asarray(jax.random.key_data(key) if typed else key)
     return int(words[-1]) if words.size == 2 and words[0] == 0 else None
 
 

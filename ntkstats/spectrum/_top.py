@@ -63,7 +63,7 @@ def top_eigenvalues(
     A block Krylov space (block Lanczos with full re-orthogonalisation and all images kept), then
     Rayleigh-Ritz. The residual ``|K v - theta v|`` of a Ritz vector of length one bounds the
     distance to the nearest eigenvalue of a symmetric K, whether or not the iteration converged;
-    ``sqrt(n) eps |theta_1|`` is added for the rounding of the products. Where residuals are too
+    ``sqrt(n) eps |K|`` is added for the rounding of the products. Where residuals are too
     large, raise ``depth``.
 
     K is only ever multiplied: a stored kernel may be spread over devices by rows and stays there.
@@ -179,6 +179,7 @@ def _krylov(
 def _largest(basis: Basis, k: int) -> tuple[Array, Array]:
     """The k largest Ritz values, descending, and bounds on the distance to an eigenvalue."""
     found = ritz(basis, k)
-    n = basis.vectors.shape[0]
-    rounding = n**0.5 * jnp.finfo(found.values.dtype).eps * jnp.max(jnp.abs(found.values))
+    n, dtype = basis.images.shape[0], basis.images.dtype
+    largest = jnp.max(jnp.linalg.norm(basis.images, axis=0))  # never above |K|, and soon close
+    rounding = n**0.5 * jnp.finfo(dtype).eps * largest
     return found.values, jnp.linalg.norm(found.residuals, axis=0) + rounding
