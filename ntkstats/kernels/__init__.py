@@ -3,6 +3,8 @@
 from ntkstats._compat import import_neural_tangents as import_neural_tangents
 from ntkstats.kernels._diagonal import ntk_diagonal as ntk_diagonal
 from ntkstats.kernels._diagonal import ntk_trace as ntk_trace
+from ntkstats.kernels._dual import DualMatrix as DualMatrix
+from ntkstats.kernels._dual import ntk_dual as ntk_dual
 from ntkstats.kernels._gram import empirical_ntk as empirical_ntk
 from ntkstats.kernels._infinite import infinite_ntk as infinite_ntk
 from ntkstats.kernels._operator import NTKOperator as NTKOperator
@@ -12,6 +14,7 @@ from ntkstats.kernels._prepared import KernelPlan as KernelPlan
 from ntkstats.kernels._types import KernelMatrix as KernelMatrix
 
 __all__ = [
+    "DualMatrix",
     "KernelMatrix",
     "KernelPlan",
     "NTKOperator",
@@ -19,6 +22,7 @@ __all__ = [
     "import_neural_tangents",
     "infinite_ntk",
     "ntk_diagonal",
+    "ntk_dual",
     "ntk_operator",
     "ntk_trace",
     "plan",

@@ -41,7 +41,8 @@ class Ring(NamedTuple):
     @property
     def here(self) -> Array:
         """Position of the device that asks."""
-        return jax.lax.axis_index(self.axis)
+        # As wide as loop counters are, with which it is put together.
+        return jax.lax.axis_index(self.axis).astype(int)
 
     def neighbour(self, steps: int) -> Array:
         """Position of the device that many steps on."""
