@@ -365,3 +365,24 @@ def _run_equation(eqn: Equation, values: list[Any]) -> Sequence[Any]:
     options = {key: eqn.params[key] for key in ("length", "reverse", "unroll")}
     carry, stacked = jax.lax.scan(step, list(init), list(slices), **options)
     return [*carry, *stacked]
+
+
+def traces_alike(fn: Callable[..., Any], *args: Any) -> bool:
+    """Whether tracing ``fn(*args)`` twice gives the same operations on the same numbers."""
+    # New functions, or the second trace would be the first one, remembered.
+    first, second = (trace(lambda *a, _k=k: fn(*a), *args) for k in range(2))
+    ours, theirs = list(first.walk()), list(second.walk())
+    return len(ours) == len(theirs) and all(
+        a.name == b.name and all(map(_alike, a.inputs, b.inputs))
+        for (a, _), (b, _) in zip(ours, theirs, strict=True)
+    )
+
+
+def _alike(a: Atom, b: Atom) -> bool:
+    if not isinstance(a, Literal) or not isinstance(b, Literal):
+        return type(a) is type(b)
+    if is_tracer(a.value) or is_tracer(b.value) or a.value is b.value:
+        return True
+    if any(jnp.issubdtype(v.dtype, jax.dtypes.prng_key) for v in (a.value, b.value)):
+        return bool(jnp.array_equal(*map(jax.random.key_data, (a.value, b.value))))
+    return np.array_equal(np.asarray(a.value), np.asarray(b.value), equal_nan=True)

@@ -49,6 +49,12 @@ def contains_convolution(fn: Callable[..., Any], *args: Any) -> bool:
     return any(equation.primitive.name == "conv_general_dilated" for equation in _equations(traced))
 
 
+def side_effects(fn: Callable[..., Any], *args: Any) -> list[str]:
+    """Names of the side effects of ``fn(*args)``; printing for debugging does not count."""
+    found = jax.make_jaxpr(fn)(*args).effects
+    return sorted({type(e).__name__ for e in found if "Debug" not in type(e).__name__})
+
+
 def leaves_float64(fn: Callable[..., Any], *args: Any) -> bool:
     """Whether ``fn(*args)`` rounds a float64 to a narrower float anywhere, without computing."""
 

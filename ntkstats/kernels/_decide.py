@@ -155,6 +155,13 @@ def _structure(
             raise KernelError(message)
         return None
     structure, reason = _cut(model, head, shapes, numbers)
+    if structure is not None and all(leaf.rule == "zero" for leaf in structure.leaves):
+        message = (
+            f"No parameter reaches the outputs of {model.name}[{head}] on a differentiable path; "
+            "expected at least one. Integer operations (argmax, rounding, casts), comparisons and "
+            "stop_gradient have no derivative; measure an output before them."
+        )
+        raise KernelError(message)
     if reason is None:
         return structure
     message = (

@@ -23,6 +23,7 @@ from ntkstats.models._filter import leaf_paths
 from ntkstats.models._heads import head_of
 from ntkstats.models._model import Model
 from ntkstats.models._probe import Probe, describe_shapes
+from ntkstats.models._purity import check_pure
 from ntkstats.models._static import is_array
 from ntkstats.typing import Inputs, Params, PyTree, State
 
@@ -82,6 +83,7 @@ def check_model(
     names = list(outputs) if head is None else [head_of(outputs, head)]
     for name in names:
         _check_output(name, outputs[name], probe.n)
+    check_pure(model, params, state, probe.x)
     if not model.coupled:
         _check_one_sample(model, params, state, probe, names, outputs)
         if not _traced((params, state)):

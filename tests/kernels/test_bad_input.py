@@ -115,3 +115,10 @@ def test_complex_outputs_are_refused(door):
 def test_good_arguments_pass_every_door():
     for door in DOORS:
         call(door)
+
+
+def test_outputs_without_a_derivative_are_named():
+    model = as_model(lambda p, x: jnp.round(x @ p).astype(jnp.int32).astype(jnp.float32))
+    params, state = model.split(jnp.ones((4, 2)))
+    with pytest.raises(errors.KernelError, match="No parameter reaches the outputs"):
+        kernels.empirical_ntk(model, params, state, X)

@@ -346,3 +346,40 @@ def test_an_interaction_in_another_head_is_not_looked_at():
     assert list(check(model, head="a")) == ["a"]
     with pytest.raises(CoupledSamplesError, match="head 'b'"):
         check(model, head="b")
+
+
+# --- purity -----------------------------------------------------------------------------------
+
+
+def test_numbers_drawn_while_tracing_are_refused():
+    rng = np.random.default_rng(0)
+    model = as_model(lambda w, x: (x + rng.normal()) @ w)
+    with pytest.raises(ModelError, match="another function each time it is traced"):
+        check_model(model, *model.split(W), Probe(X))
+
+
+def test_a_drawn_array_is_refused_too():
+    rng = np.random.default_rng(0)
+    model = as_model(lambda w, x: x @ (w * rng.normal(size=w.shape)))
+    with pytest.raises(ModelError, match=r"numpy\.random"):
+        check_model(model, *model.split(W), Probe(X))
+
+
+def test_callbacks_in_the_forward_pass_are_refused():
+    def writes(w, x):
+        out = x @ w
+        jax.experimental.io_callback(lambda _: None, None, out)
+        return out
+
+    model = as_model(writes)
+    with pytest.raises(ModelError, match="side effects"):
+        check_model(model, *model.split(W), Probe(X))
+
+
+def test_printing_for_debugging_is_no_side_effect():
+    def prints(w, x):
+        jax.debug.print("{}", w[0, 0])
+        return x @ w
+
+    model = as_model(prints)
+    assert list(check_model(model, *model.split(W), Probe(X))) == ["output"]
