@@ -384,5 +384,6 @@ def _alike(a: Atom, b: Atom) -> bool:
     if is_tracer(a.value) or is_tracer(b.value) or a.value is b.value:
         return True
     if any(jnp.issubdtype(v.dtype, jax.dtypes.prng_key) for v in (a.value, b.value)):
-        return bool(jnp.array_equal(*map(jax.random.key_data, (a.value, b.value))))
+        ours, theirs = (np.asarray(jax.random.key_data(v.value)) for v in (a, b))
+        return np.array_equal(ours, theirs)
     return np.array_equal(np.asarray(a.value), np.asarray(b.value), equal_nan=True)

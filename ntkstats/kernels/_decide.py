@@ -233,9 +233,11 @@ class _Planner(NamedTuple):
         matrices = task.n_rows + 1 if task.pairing == "each" else 1
         result = matrices * entries * self.need.entry
         room = Room(request.budget_bytes, request.lanes, result, copies=1)
+        if self.rows_shared and request.columns is None:
+            # One is kept, one goes round, and one arrives.
+            return room._replace(passing=2)
         if self.rows_shared:
-            # One that is kept, one that goes round, and one that arrives.
-            return room._replace(sides=3)
+            return room._replace(sides=2, passing=1)
         if request.share is not None:
             # The part of this device, and the sum of all.
             room = room._replace(result_bytes=2 * result)

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from ntkstats._compat import Graph, Variable, trace
-from ntkstats.kernels._cut import Leaf, Product, cut
+from ntkstats.kernels._cut import Leaf, cut
 from ntkstats.kernels._jacobian import head_outputs
+from ntkstats.kernels._products import Product
 from ntkstats.models import Model, layer_names
 from ntkstats.typing import Array, Inputs, Params, State
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from ntkstats._compat import Literal, Variable
 from ntkstats.kernels._choice import Choice
-from ntkstats.kernels._cut import Leaf, Product
+from ntkstats.kernels._cut import Leaf
 from ntkstats.kernels._factors import Factor, Outer, Rows
 from ntkstats.kernels._operands import masked_ids
+from ntkstats.kernels._products import Product
 from ntkstats.kernels._structure import Structure, operands_of
 from ntkstats.typing import Array, Inputs, Params, State
 

@@ -74,6 +74,8 @@ class Room(NamedTuple):
         no contraction.
     sides
         Sides that share what the result leaves: 2 for a cross kernel.
+    passing
+        Tiles of other devices that are alive besides, however few tiles there are.
     """
 
     budget_bytes: int
@@ -82,6 +84,7 @@ class Room(NamedTuple):
     tiles: int = 1
     copies: int = 0
     sides: int = 1
+    passing: int = 0
 
 
 def default_budget() -> int:
@@ -163,7 +166,7 @@ def tile_bytes(
     computing = forward + samples * rows * need.backward
     scratch = min(4 * SCRATCH, need.scratch * samples**2 * rows)
     contracting = room.copies * (tile + _block_bytes(task, need, samples, rows) + scratch)
-    return room.tiles * tile + max(computing, contracting)
+    return (room.tiles + room.passing) * tile + max(computing, contracting)
 
 
 def _block_bytes(task: Task, need: Footprint, samples: int, rows: int) -> int:
