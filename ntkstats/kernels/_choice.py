@@ -35,6 +35,8 @@ class Choice(NamedTuple):
         Of the contraction (and forming of rows) of all samples with each other.
     row_bytes, sample_bytes
         Bytes of its factors a row, and a sample besides (float32).
+    by_pieces
+        Rows are written out a piece at a time.
     """
 
     leaf: int
@@ -47,6 +49,7 @@ class Choice(NamedTuple):
     flops: float = 0.0
     row_bytes: int = 0
     sample_bytes: int = 0
+    by_pieces: bool = False
 
 
 def choices(
@@ -91,24 +94,20 @@ def _choice(k: int, leaf: Leaf, task: Task, pairs: bool) -> Choice:
         # The gradient is a sum over positions already; there is nothing to gain from its factors.
         return written if positions > 1 else written._replace(flops=contraction)
     dims = {"batch": batch, "positions": positions, "left": left, "right": right}
-    held = {"row_bytes": 0, "sample_bytes": 0}
-    for term in terms:
-        for operand in (term.left, term.right):
-            held["row_bytes" if operand.varies else "sample_bytes"] += operand.bytes
+    operands = [operand for term in terms for operand in (term.left, term.right)]
+    row_bytes = sum(operand.bytes for operand in operands if operand.varies)
+    sample_bytes = sum(operand.bytes for operand in operands if not operand.varies)
     forming = 2.0 * n * r * batch * positions * left * right if positions > 1 else n * r * size
-    rows = Choice(
-        k,
-        "rows",
-        flops=contraction + forming,
-        row_bytes=held["row_bytes"] + 4 * size,
-        sample_bytes=held["sample_bytes"],
-        **dims,
-    )
+    rows = Choice(k, "rows", None, batch, positions, left, right, contraction + forming)
+    rows = rows._replace(row_bytes=row_bytes + 4 * size, sample_bytes=sample_bytes)
     one_side_varies = len({term.varies for term in terms}) == 1 and sum(terms[0].varies) <= 1
     mixed = bool(leaf.products) and bool(leaf.lookups)
+    if one_side_varies and not leaf.lookups and batch * positions > 1:
+        rows = rows._replace(by_pieces=True, row_bytes=row_bytes)
     if mixed or not one_side_varies:
         return rows
-    factors = rows._replace(how="factors", flops=_factored(task, pairs, **dims), **held)
+    flops = _factored(task, pairs, **dims)
+    factors = rows._replace(how="factors", flops=flops, row_bytes=row_bytes, by_pieces=False)
     return factors if factors.flops < rows.flops else rows
 
 

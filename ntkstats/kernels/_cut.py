@@ -40,8 +40,10 @@ class Leaf(NamedTuple):
     Attributes
     ----------
     rule
-        ``"product"``, ``"convolution"``, ``"lookup"``, ``"product + lookup"``, ``"sum"`` (over
-        positions: it has no factors and needs none), ``"zero"`` or ``"dense"`` (not recognised).
+        ``"product"``, ``"convolution"``, ``"lookup"``, ``"product + lookup"``; rows that are
+        written out because there is nothing to gain from factors: ``"sum"`` (over positions),
+        ``"vector"`` (no longer than one activation), ``"masked product"``; ``"zero"`` (without
+        influence); or ``"dense"`` (not recognised).
     products
         Matrix products and convolutions, with equal layouts.
     lookups
@@ -65,8 +67,9 @@ class Whole(NamedTuple):
     Attributes
     ----------
     rule
-        ``"sum"`` when it is a sum over positions of something smaller than a product, else
-        ``"dense"``.
+        ``"sum"`` when it is a sum over positions of something smaller than a product,
+        ``"masked product"`` when constants multiply a product entry by entry (which leaves
+        nothing to factor), else ``"dense"``.
     """
 
     rule: str
@@ -116,8 +119,10 @@ def _leaf(graph: Graph, gradient: Atom) -> Leaf:
 
     if not found:
         return whole("zero")
+    if wholes and sum(size > 1 for size in gradient.shape) <= 1:
+        return whole("sum" if wholes == {"sum"} and not terms else "vector")
     if wholes:
-        return whole("dense" if terms or "dense" in wholes else "sum")
+        return whole(wholes.pop() if len(wholes) == 1 and not terms else "dense")
     if len(terms) > 1:
         layouts = {None if term.order is None else term.order.runs for term in terms}
         # A lookup whose rows come first in the gradient has its operands the other way round.
@@ -156,10 +161,18 @@ def _terms(graph: Graph, atom: Atom, steps: tuple[Step, ...]) -> list[Term]:
     if name == "reduce_sum":
         inner = _terms(graph, first, (Step("sum", tuple(params["axes"])), *steps))
         return [Whole("sum")] if any(isinstance(term, Whole) for term in inner) else inner
+    if name in ("slice", "split"):
+        parts = _parts(eqn, output)
+        return _terms(graph, first, (Step("slice", parts), *steps))
     if name == "scan":
         return _of_scan(graph, eqn, output, steps)
     try:
         if name in ("neg", "mul", "div"):
+            masked = _masked(eqn)
+            if masked is not None:
+                inner = _terms(graph, masked, ())
+                known = inner and all(isinstance(term, Product) for term in inner)
+                return [Whole("masked product")] if known else [DENSE]
             value, factor = _scaled(eqn, producers)
             return _terms(graph, value, (Step("scale", factor), *steps))
         if name in PRODUCTS:
@@ -169,6 +182,19 @@ def _terms(graph: Graph, atom: Atom, steps: tuple[Step, ...]) -> list[Term]:
     except NotAProductError:
         return [DENSE]
     return [DENSE]
+
+
+def _parts(eqn: Equation, output: int) -> list[tuple[int, int, int]]:
+    """``(start, stop, step)`` along each axis of what a slice takes."""
+    shape, params = eqn.inputs[0].shape, eqn.params
+    if eqn.name == "slice":
+        steps = params["strides"] or (1,) * len(shape)
+        return list(zip(params["start_indices"], params["limit_indices"], steps, strict=True))
+    sizes, axis = params["sizes"], params["axis"]
+    start = sum(sizes[:output])
+    parts = [(0, size, 1) for size in shape]
+    parts[axis] = (start, start + sizes[output], 1)
+    return parts
 
 
 def _of_scan(graph: Graph, eqn: Equation, output: int, steps: tuple[Step, ...]) -> list[Term]:
@@ -223,6 +249,18 @@ def _scaled(eqn: Equation, producers: Producers) -> tuple[Atom, Atom]:
         if isinstance(number, Literal):
             return value, Literal(np.asarray(1 / number.value, number.value.dtype))
     raise NotAProductError
+
+
+def _masked(eqn: Equation) -> Variable | None:
+    """What is multiplied entry by entry with an array of constants."""
+    if eqn.name != "mul":
+        return None
+    for value, mask in (eqn.inputs, eqn.inputs[::-1]):
+        if not isinstance(mask, Literal) or not isinstance(value, Variable):
+            continue
+        if mask.shape == value.shape == eqn.outputs[0].shape and len(mask.shape) > 1:
+            return value
+    return None
 
 
 def _number(atom: Atom, producers: Producers) -> Literal | None:

@@ -26,6 +26,7 @@ from ntkstats.kernels._tiling import (
     Room,
     choose_tiling,
     footprint,
+    piece_bytes,
     structured_footprint,
     with_unrolling,
 )
@@ -256,6 +257,7 @@ class _Planner(NamedTuple):
         # One group unless that takes tiles; both sides of a cross kernel must have the same.
         most = sum(c.how not in ("zero", "bias") for c in chosen)
         single = self.request.columns is not None or not pairs
+        piece = piece_bytes(room)
         counts = [1] if single else sorted({min(most, 2**k) for k in range(12)} - {0})
         share = self.request.share
         if share is not None and share.by == "parameters" and pairs:
@@ -265,7 +267,10 @@ class _Planner(NamedTuple):
         for groups in counts:
             try:
                 parts = [
-                    (part, self.tiling(structured_footprint(self.need, structure, part), room))
+                    (
+                        part,
+                        self.tiling(structured_footprint(self.need, structure, part, piece), room),
+                    )
                     for part in split(structure, chosen, groups)
                 ]
             except BudgetError as reason:
@@ -284,12 +289,16 @@ class _Planner(NamedTuple):
         if prefers_unrolled(self.model.apply, *self.shapes):
             pieces = min(MOST_PIECES, self.task.n_rows)
         return tuple(
-            Stream(StructuredEngine(structure, part, pieces), tiling) for part, tiling in best[1]
+            Stream(StructuredEngine(structure, part, pieces, piece), tiling)
+            for part, tiling in best[1]
         )
 
     def tiling(self, need: Footprint, room: Room) -> Tiling:
         tiling = choose_tiling(self.model, self.task, need, room)
         return with_unrolling(tiling, self.task, self.model, self.shapes)
+
+    def part_need(self, structure: Structure, part: Sequence[Choice], piece: int) -> Footprint:
+        return structured_footprint(self.need, structure, part, piece)
 
     def tiles(self, tiling: Tiling) -> int:
         task = self.task

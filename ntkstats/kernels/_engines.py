@@ -97,11 +97,14 @@ class StructuredEngine:
         Arrays that take part, and how.
     pieces
         Groups of rows that are pulled back one after the other (see `_structured.factors`).
+    piece_bytes
+        Bytes of rows that may be written out at a time.
     """
 
     structure: Structure
     chosen: tuple[Choice, ...]
     pieces: int = 1
+    piece_bytes: int = 2**24
     name: str = "structured"
 
     @property
@@ -117,7 +120,14 @@ class StructuredEngine:
         tile = samples_from(x, start, cotangents.shape[0])
         pieces = min(self.pieces, cotangents.shape[1])
         return _structured.factors(
-            self.structure, self.chosen, params, state, tile, cotangents, pieces=pieces
+            self.structure,
+            self.chosen,
+            params,
+            state,
+            tile,
+            cotangents,
+            pieces=pieces,
+            piece=self.piece_bytes,
         )
 
 

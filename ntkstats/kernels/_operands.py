@@ -119,6 +119,8 @@ class Operand:
         What has to be done to the value first.
     summed
         Axes that are summed away beforehand.
+    slices
+        ``(axis, start, stop, step)`` of axes of which only a part is used.
     vocabulary
         Set for lookups: the value holds indices below it and stands for one-hot vectors.
     clip
@@ -134,6 +136,7 @@ class Operand:
     free: tuple[int, ...]
     prepare: Patches | Split | None = None
     summed: tuple[int, ...] = ()
+    slices: tuple[tuple[int, int, int, int], ...] = ()
     vocabulary: int | None = None
     clip: bool = False
     varies: bool = field(default=True)
@@ -165,12 +168,15 @@ class Operand:
             positions=(0, *own) if positions else own,
             free=shift(self.free),
             summed=shift(self.summed),
+            slices=tuple((axis + 1, a, b, step) for axis, a, b, step in self.slices),
         )
 
     def canonical(self, value: Array, lead: int) -> Array:
         """The prepared value as ``(lead..., B, T, d)``; indices ``(lead..., B, T)``."""
         if self.prepare is not None:
             value = self.prepare(value)
+        for axis, start, stop, step in self.slices:
+            value = jax.lax.slice_in_dim(value, start, stop, step, lead + axis)
         if self.summed:
             value = value.sum([lead + axis for axis in self.summed], keepdims=True)
         free = () if self.vocabulary is not None else self.free

@@ -6,6 +6,7 @@ steps that follow it are then applied to the layout of its result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -203,6 +204,10 @@ def _finished(
             if followed is None:
                 raise NotAProductError
             left, right, followed = _summed(left, right, followed, value)
+        elif name == "slice":
+            if followed is None:
+                raise NotAProductError
+            left, right, followed = _sliced(left, right, followed, value)
         elif name == "stack":
             left, right = (
                 o.stacked(value.emit(o.variable), positions=False) for o in (left, right)
@@ -261,6 +266,35 @@ def _presummed(operand: Operand, piece: Piece) -> Operand:
         raise NotAProductError
     shape = tuple(1 if i == axis else size for i, size in enumerate(operand.shape))
     return replace(operand, shape=shape, summed=(*operand.summed, axis))
+
+
+def _sliced(
+    left: Operand, right: Operand, layout: Layout, parts: Sequence[tuple[int, int, int]]
+) -> tuple[Operand, Operand, Layout]:
+    """Operands of a part of the result: ``(start, stop, step)`` along each axis."""
+    result = [list(axis) for axis in layout]
+    for position, (start, stop, step) in enumerate(parts):
+        size = math.prod(piece.size for piece in layout[position])
+        if (start, stop, step) == (0, size, 1):
+            continue
+        pieces = [piece for piece in layout[position] if piece.size > 1]
+        if len(pieces) != 1 or pieces[0].stride != 1:
+            raise NotAProductError
+        piece = pieces[0]
+        entries = len(range(start, stop, step))
+        sides = "LR" if piece.side == "B" else piece.side
+        for side in sides:
+            operand = left if side == "L" else right
+            axes = operand.batch if piece.side == "B" else operand.free
+            axis = axes[piece.axis] if axes else -1
+            if axis < 0 or operand.vocabulary is not None or operand.shape[axis] != size:
+                raise NotAProductError
+            shape = tuple(entries if i == axis else n for i, n in enumerate(operand.shape))
+            slices = (*operand.slices, (axis, start, stop, step))
+            operand = replace(operand, shape=shape, slices=slices)
+            left, right = (operand, right) if side == "L" else (left, operand)
+        result[position] = [piece._replace(size=entries)]
+    return left, right, result
 
 
 PRODUCTS = {"dot_general": matrix_product, "conv_general_dilated": convolution}

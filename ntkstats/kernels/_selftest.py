@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkstats.kernels._choice import choices
-from ntkstats.kernels._factors import contract, grouped
+from ntkstats.kernels._contraction import contract, grouped
 from ntkstats.kernels._jacobian import head_outputs
 from ntkstats.kernels._structure import Structure
 from ntkstats.kernels._structured import factors

@@ -18,7 +18,16 @@ from ntkstats.kernels._products import Product
 from ntkstats.models import Model, layer_names
 from ntkstats.typing import Array, Inputs, Params, State
 
-STRUCTURED_RULES = ("product", "convolution", "lookup", "product + lookup", "sum", "zero")
+STRUCTURED_RULES = (
+    "product",
+    "convolution",
+    "lookup",
+    "product + lookup",
+    "sum",
+    "vector",
+    "masked product",
+    "zero",
+)
 
 
 class Spread(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ntkstats._compat import Literal, Variable
 from ntkstats.kernels._choice import Choice
 from ntkstats.kernels._cut import Leaf
-from ntkstats.kernels._factors import Factor, Outer, Rows
+from ntkstats.kernels._factors import Factor, Formed, Outer, Rows
 from ntkstats.kernels._operands import masked_ids
 from ntkstats.kernels._products import Product
 from ntkstats.kernels._structure import Structure, operands_of
@@ -28,6 +28,7 @@ def factors(
     cotangents: Array,
     *,
     pieces: int = 1,
+    piece: int = 2**24,
 ) -> list[Factor]:
     """Factors of the rows of a tile of samples.
 
@@ -43,12 +44,15 @@ def factors(
         ``(n, r, C)``.
     pieces
         Rows are pulled back in that many groups, one after the other in one program.
+    piece
+        Bytes of rows that may be written out at a time.
     """
     wanted = wanted_by(structure, chosen)
 
     def of_rows(cotangents: Array) -> list[Factor]:
         values = structure.evaluate(wanted, params, state, x, cotangents)
-        tile = _Tile(structure, values, *cotangents.shape[:2])
+        shape = (cotangents.shape[0], cotangents.shape[1])
+        tile = _Tile(structure, values, shape, piece)
         return [
             factor
             for choice in chosen
@@ -67,7 +71,7 @@ def _side_by_side(parts: Sequence[Factor]) -> Factor:
     if isinstance(first, Rows):
         values = [part.value for part in parts if isinstance(part, Rows)]
         return first._replace(value=jnp.concatenate(values, 1))
-    rights = [part.right for part in parts if isinstance(part, Outer)]
+    rights = [part.right for part in parts if not isinstance(part, Rows)]
     return first._replace(right=jnp.concatenate(rights, 1))
 
 
@@ -88,18 +92,25 @@ class _Tile:
     """Values of the graph on one tile, with what each of them depends on."""
 
     def __init__(
-        self, structure: Structure, values: dict[Variable, Array], samples: int, rows: int
+        self,
+        structure: Structure,
+        values: dict[Variable, Array],
+        shape: tuple[int, int],
+        piece: int,
     ) -> None:
         self.structure = structure
         self.values = values
-        self.samples = samples
-        self.rows = rows
+        self.samples, self.rows = shape
+        self.piece = piece
 
     def factor(self, leaf: Leaf, choice: Choice) -> list[Factor]:
         if choice.how == "gradient":
             assert isinstance(leaf.gradient, Variable)
             value = self._led(self.values[leaf.gradient], leaf.gradient, rows=True)
             return [Rows(choice.leaf, _accumulated(value))]
+        if choice.how == "rows" and choice.by_pieces:
+            left, right = self._ends(leaf.products)
+            return [Formed(choice.leaf, left, right, self.piece)]
         if choice.how == "rows":
             return [Rows(choice.leaf, self._formed(leaf))]
         if choice.how == "factors":

@@ -14,14 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from ntkstats._lanes import Index, after, loop
+from ntkstats.kernels._contraction import contract, grouped, mirrored, squared_norms
 from ntkstats.kernels._engines import Engine, accumulator
-from ntkstats.kernels._factors import (
-    Tile,
-    contract,
-    grouped,
-    mirrored,
-    squared_norms,
-)
+from ntkstats.kernels._factors import Tile
 from ntkstats.kernels._types import Task
 from ntkstats.typing import Array, Inputs, Params, State
 

@@ -14,8 +14,9 @@ from ntkstats._lanes import prefers_unrolled
 from ntkstats.errors import BudgetError
 from ntkstats.kernels._choice import Choice
 from ntkstats.kernels._engines import accumulator
-from ntkstats.kernels._factors import SCRATCH, is_wide
 from ntkstats.kernels._jacobian import head_outputs
+from ntkstats.kernels._outer import SCRATCH
+from ntkstats.kernels._rows import is_wide
 from ntkstats.kernels._structure import Structure
 from ntkstats.kernels._structured import wanted_by
 from ntkstats.kernels._tiles import Tiling, count, kernel_dtype
@@ -45,6 +46,8 @@ class Footprint(NamedTuple):
         What pulling back one cotangent needs besides.
     scratch
         What a factored contraction needs for each pair of samples, as far as it is not cut.
+    formed, piece
+        What the longest row that is written out by pieces takes, and such a piece at most.
     """
 
     row: int
@@ -53,6 +56,8 @@ class Footprint(NamedTuple):
     forward: int
     backward: int
     scratch: int = 0
+    formed: int = 0
+    piece: int = 0
 
 
 class Room(NamedTuple):
@@ -123,7 +128,7 @@ def footprint(model: Model, task: Task, params: Params, state: State, x: Inputs)
 
 
 def structured_footprint(
-    need: Footprint, structure: Structure, part: Sequence[Choice]
+    need: Footprint, structure: Structure, part: Sequence[Choice], piece: int
 ) -> Footprint:
     """The same for a group of parameters of the structured engine.
 
@@ -133,11 +138,14 @@ def structured_footprint(
         Of the model.
     structure, part
         The cut pullback, and the arrays of the group.
+    piece
+        From `piece_bytes`.
     """
     active = [choice for choice in part if choice.how not in ("zero", "bias")]
     scale = need.entry // 4
     sums = [c for c in active if c.how == "factors" and c.batch * c.positions > 1]
     scratch = max((c.batch * c.positions * (c.positions + c.right) for c in sums), default=0)
+    widths = [math.prod(structure.leaves[c.leaf].shape) for c in active if c.by_pieces]
     return need._replace(
         row=scale * sum(choice.row_bytes for choice in active),
         widths=tuple(
@@ -147,7 +155,18 @@ def structured_footprint(
         backward=structure.live_bytes(wanted_by(structure, active)),
         forward=need.forward + scale * sum(choice.sample_bytes for choice in active),
         scratch=need.entry * scratch,
+        formed=need.entry * max(widths, default=0),
+        piece=piece,
     )
+
+
+def piece_bytes(room: Room) -> int:
+    """Bytes of rows that are written out at a time: enough for a fast product, and no more.
+
+    On CPU memory that is used for the first time costs more than the product that fills it.
+    """
+    usual = 2**24 if jax.default_backend() == "cpu" else 2**29
+    return max(1, min(usual, room.budget_bytes // room.lanes // 8))
 
 
 def _first(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -166,6 +185,7 @@ def tile_bytes(
     computing = forward + samples * rows * need.backward
     scratch = min(4 * SCRATCH, need.scratch * samples**2 * rows)
     contracting = room.copies * (tile + _block_bytes(task, need, samples, rows) + scratch)
+    contracting += 2 * min(need.piece, samples * rows * need.formed)
     return (room.tiles + room.passing) * tile + max(computing, contracting)
 
 

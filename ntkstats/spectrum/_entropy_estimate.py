@@ -103,14 +103,12 @@ def entropy_estimate(
     Error bars at the default sizes (352 products), n = 1500, float32, 100 keys each
     (``pytest -s -m slow tests/spectrum/test_entropy_estimate.py`` prints them):
 
-    ================================= ===== ======= ======= ======= ====== ======
-    spectrum                            S    bias    rms     stderr  1 se   2 se
-    ================================= ===== ======= ======= ======= ====== ======
-    ``i^-1.2``                        4.377  1.1e-4  1.2e-3  1.6e-3   81 %   97 %
-    ``i^-0.7``                        6.657  1.2e-4  3.2e-3  3.5e-3   75 %   94 %
-    95 % in one, the rest ``i^-1.2``  0.417 -9.6e-6  6.4e-5  9.2e-5   85 %   99 %
-    ``exp(-i / 30)``                  4.401  2.6e-5  3.3e-4  3.2e-4   68 %   92 %
-    ================================= ===== ======= ======= ======= ====== ======
+    | spectrum | S | bias | rms error | stderr | within 1 | within 2 |
+    | --- | --- | --- | --- | --- | --- | --- |
+    | ``i^-1.2`` | 4.377 | 1.1e-4 | 1.2e-3 | 1.6e-3 | 81 % | 97 % |
+    | ``i^-0.7`` | 6.657 | 1.2e-4 | 3.2e-3 | 3.5e-3 | 75 % | 94 % |
+    | 95 % in one, the rest ``i^-1.2`` | 0.417 | -9.6e-6 | 6.4e-5 | 9.2e-5 | 85 % | 99 % |
+    | ``exp(-i / 30)`` | 4.401 | 2.6e-5 | 3.3e-4 | 3.2e-4 | 68 % | 92 % |
 
     The last columns say how often the truth lay within one and two standard errors. A standard
     error from 16 probes is itself rough, and two of them are worth 94 % at best; coverage above

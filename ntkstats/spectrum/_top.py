@@ -96,8 +96,8 @@ def top_eigenvalues(
     Raises
     ------
     SpectrumError
-        K is not square or not symmetric by shape, ``k`` is out of range, the key is missing, or
-        ``block`` or ``depth`` is not a positive whole number.
+        K is not a square kernel or operator, ``k`` is out of range, the key is missing, or
+        ``block`` and ``depth`` are not positive whole numbers that leave room for k vectors.
 
     Notes
     -----

@@ -52,6 +52,11 @@ HEAVY = (
 )
 
 
+def on(names):
+    """Run on systems, all tests of one after another: its Jacobian is computed only once."""
+    return pytest.mark.parametrize("name", names, scope="module")
+
+
 def planned(s, **options):
     """A plan without the check for interactions, which would take as long as the kernel."""
     return kernels.plan(*s.arguments, head=s.head, checked=True, **options)
@@ -100,10 +105,24 @@ def others(x):
     return jax.tree.map(changed, x)
 
 
+def check_layer_traces(K, name):
+    expected = {}
+    names = layer_names(zoo.system(name).params)
+    for (layer, _), leaf in zip(names, zoo.dense_leaves(name), strict=True):
+        expected[layer] = expected.get(layer, 0.0) + np.sum(leaf**2)
+    assert sorted(K.layer_traces) == sorted(expected)
+    # A layer can be so small that its trace is all rounding beside the others.
+    atol = 1e-7 * sum(expected.values())
+    for layer, value in expected.items():
+        np.testing.assert_allclose(
+            K.layer_traces[layer], value, rtol=2e-5, atol=atol, err_msg=layer
+        )
+
+
 # --- the zoo ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@on(SYSTEMS)
 def test_every_parameter_of_the_zoo_matters(name):
     """A test network whose gradients vanish would not test anything."""
     s = zoo.system(name)
@@ -121,7 +140,7 @@ def test_every_parameter_of_the_zoo_matters(name):
     assert all(np.all(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(s.params))
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@on(SYSTEMS)
 def test_full_kernel_equals_dense_jacobians(name):
     K = gram(name)
     assert K.matrix.dtype == jnp.float32
@@ -129,13 +148,12 @@ def test_full_kernel_equals_dense_jacobians(name):
     np.testing.assert_array_equal(K.matrix, K.matrix.T)
 
 
-@pytest.mark.parametrize(
-    "name",
+@on(
     [
         pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else [])
         for name in SYSTEMS
         if name not in zoo.NARROW
-    ],
+    ]
 )
 def test_full_kernel_in_float64_equals_dense_jacobians(name):
     s = zoo.system(name)
@@ -146,28 +164,19 @@ def test_full_kernel_in_float64_equals_dense_jacobians(name):
     assert error(K.matrix, kernel(zoo.dense(name), "full")) <= 1e-10
 
 
-@pytest.mark.parametrize("name", zoo.NARROW)
+@on(zoo.NARROW)
 def test_networks_that_leave_float64_are_refused_there(name):
     s = zoo.system(name)
     with pytest.raises(PrecisionError, match="Remove the cast"):
         kernels.ntk_diagonal(*s.arguments, precision="float64")
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@on(SYSTEMS)
 def test_layer_traces_are_those_of_the_layers_own_jacobians(name):
-    expected = {}
-    names = layer_names(zoo.system(name).params)
-    for (layer, _), leaf in zip(names, zoo.dense_leaves(name), strict=True):
-        expected[layer] = expected.get(layer, 0.0) + np.sum(leaf**2)
-    got = gram(name).layer_traces
-    assert sorted(got) == sorted(expected)
-    # A layer can be so small that its trace is all rounding beside the others.
-    atol = 1e-7 * sum(expected.values())
-    for layer, value in expected.items():
-        np.testing.assert_allclose(got[layer], value, rtol=2e-5, atol=atol, err_msg=layer)
+    check_layer_traces(gram(name), name)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@on(SYSTEMS)
 def test_nearly_all_parameters_are_structured(name):
     assert plan(name).method == "structured"
     if name != "weight_norm":
@@ -175,19 +184,34 @@ def test_nearly_all_parameters_are_structured(name):
         assert coverage >= 0.95
 
 
+def test_networks_of_the_zoo_are_contracted_in_every_way():
+    """Which way is taken depends on sizes, so that a change of costs can leave one untested."""
+    ways = set()
+    for name in (*VARIED, "cnn_causal", "encoder"):
+        for stream in plan(name).streams:
+            engine = stream.engine
+            ways |= {(engine.structure.leaves[c.leaf].rule, c.how) for c in engine.chosen}
+    rules = ("product", "convolution", "lookup")
+    assert ways >= {(rule, how) for rule in rules for how in ("factors", "rows")}
+    assert ways >= {("dense", "gradient"), ("sum", "gradient")}
+
+
 # --- other kernels ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "outputs"),
-    [(name, "trace") for name in VARIED] + [(n, mode) for mode in ("sum", "probe") for n in SOME],
-)
+@on(VARIED)
+def test_trace_kernel_equals_dense_jacobians(name):
+    assert error(gram(name, "trace").matrix, kernel(zoo.dense(name), "trace")) <= 1e-5
+
+
+@pytest.mark.parametrize("outputs", ["sum", "probe"])
+@on(SOME)
 def test_other_kernels_equal_dense_jacobians(name, outputs):
     expected = kernel(zoo.dense(name), outputs, signs(name, outputs))
     assert error(gram(name, outputs).matrix, expected) <= 1e-5
 
 
-@pytest.mark.parametrize("name", VARIED)
+@on(VARIED)
 def test_diagonals_are_the_squared_norms_of_the_leaves(name):
     s = zoo.system(name)
     got = planned(s, pairs=False).diagonal(*s.arguments[1:])
@@ -201,7 +225,7 @@ def test_diagonal_door_gives_that_of_the_reduced_kernel():
     np.testing.assert_allclose(got, np.diagonal(kernel(zoo.dense("words"), "trace")), rtol=2e-5)
 
 
-@pytest.mark.parametrize("name", VARIED)
+@on(VARIED)
 def test_cross_kernel_between_inputs_equals_dense_jacobians(name):
     s = zoo.system(name)
     s2 = s.on(others(s.x))
@@ -211,7 +235,7 @@ def test_cross_kernel_between_inputs_equals_dense_jacobians(name):
     assert error(K.matrix, expected) <= 1e-5
 
 
-@pytest.mark.parametrize("name", SOME)
+@on(SOME)
 def test_cross_kernel_between_moments_equals_dense_jacobians(name):
     s, s2 = zoo.system(name), later(name)
     side = planned(s, outputs="trace", cross=s.x)
@@ -220,7 +244,7 @@ def test_cross_kernel_between_moments_equals_dense_jacobians(name):
     assert error(K.matrix, expected) <= 1e-5
 
 
-@pytest.mark.parametrize("name", FEW)
+@on(FEW)
 def test_weights_scale_rows_and_columns_by_their_roots(name):
     weight = np.array([0.5, 0.0, 2.0, 1.0, 3.0], np.float32)
     K = plan(name).gram(*zoo.system(name).arguments[1:], weight=jnp.asarray(weight))
@@ -229,7 +253,7 @@ def test_weights_scale_rows_and_columns_by_their_roots(name):
     np.testing.assert_allclose(sum(K.layer_traces.values()), np.sum(J**2), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", FEW)
+@on(FEW)
 def test_given_cotangents_weigh_the_rows(name):
     s, J = zoo.system(name), zoo.dense(name)
     v = np.random.default_rng(6).normal(size=(len(J), 2, J.shape[1])).astype(np.float32)
@@ -249,20 +273,16 @@ def in_tiles(s, tiling, **options):
     raise AssertionError("no budget is too small")
 
 
-@pytest.mark.parametrize(
-    ("name", "outputs"), [(name, "full") for name in VARIED] + [("shared", "trace")]
-)
-def test_a_small_budget_changes_only_rounding(name, outputs):
+@on(VARIED)
+def test_a_small_budget_changes_only_rounding(name):
     s = zoo.system(name)
-    tight = in_tiles(s, lambda plan: plan.tiling, outputs=outputs)
-    K = tight.gram(*s.arguments[1:])
-    assert error(K.matrix, kernel(zoo.dense(name), outputs)) <= 1e-5
+    K = in_tiles(s, lambda plan: plan.tiling).gram(*s.arguments[1:])
+    assert error(K.matrix, kernel(zoo.dense(name), "full")) <= 1e-5
     np.testing.assert_array_equal(K.matrix, K.matrix.T)
-    for layer, value in gram(name).layer_traces.items():
-        np.testing.assert_allclose(K.layer_traces[layer], value, rtol=2e-5)
+    check_layer_traces(K, name)
 
 
-@pytest.mark.parametrize("name", ["mlp", "words"])
+@on(("mlp", "words"))
 def test_the_least_budget_changes_only_rounding(name):
     """One row of one sample at a time, or nearly so."""
     s = zoo.system(name)
@@ -277,7 +297,7 @@ def test_the_least_budget_changes_only_rounding(name):
     assert error(K.matrix, kernel(zoo.dense(name), "full")) <= 1e-5
 
 
-@pytest.mark.parametrize("name", FEW)
+@on(FEW)
 def test_a_small_budget_changes_only_rounding_of_a_diagonal(name):
     s = zoo.system(name)
     tight = in_tiles(s, lambda plan: plan.diagonal_tiling, pairs=False)
@@ -296,7 +316,7 @@ def members(name):
     return params, [kernel(J, "trace") for J in (zoo.dense(name), dense_later(name))]
 
 
-@pytest.mark.parametrize("name", SOME)
+@on(SOME)
 def test_members_side_by_side_get_their_own_kernels(name):
     s = zoo.system(name)
     params, expected = members(name)
@@ -305,7 +325,7 @@ def test_members_side_by_side_get_their_own_kernels(name):
         assert error(got, wanted) <= 1e-5
 
 
-@pytest.mark.parametrize("name", SOME)
+@on(SOME)
 def test_kernels_inside_a_jitted_scan_are_those_outside(name):
     s = zoo.system(name)
     params, expected = members(name)

@@ -8,9 +8,9 @@ import pytest
 from ntkstats._compat import x64
 from ntkstats.errors import PrecisionError, SpectrumError
 from ntkstats.spectrum import eigenvalues
-from ntkstats.spectrum._eigenvalues import TRIDIAGONAL_FROM
+from ntkstats.spectrum._solvers import TRIDIAGONAL_FROM
 
-SOLVERS = ("tridiagonal", "eigh")
+SOLVERS = ("tridiagonal", "eigh", "host")
 N = 24  # one size, so that compilations are shared
 EPS32 = float(np.finfo(np.float32).eps)
 EPS64 = float(np.finfo(np.float64).eps)

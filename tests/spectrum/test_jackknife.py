@@ -43,16 +43,19 @@ def probe_estimates():
     def one(s):
         rows = jnp.einsum("dc,cnp->dnp", s, J)
         draws = jnp.einsum("dnp,dmp->dnm", rows, rows)
-        estimate = jackknife_draws(draws, entropy_of)
-        return entropy_of(draws.mean(0)), estimate.value, estimate.stderr
+        estimate = jackknife_draws(draws, lambda K: (entropy_of(K), jnp.trace(K)))
+        return entropy_of(draws.mean(0)), *estimate.value, *estimate.stderr
 
-    plain, value, stderr = jax.jit(jax.vmap(one))(signs)
+    plain, value, trace, stderr, trace_stderr = jax.jit(jax.vmap(one))(signs)
     trace_kernel = jnp.einsum("cnp,cmp->nm", J, J)
     return {
         "truth": float(entropy_of(trace_kernel)),
         "plain": np.asarray(plain, float),
         "value": np.asarray(value, float),
         "stderr": np.asarray(stderr, float),
+        "true trace": float(jnp.trace(trace_kernel)),
+        "trace": np.asarray(trace, float),
+        "trace stderr": np.asarray(trace_stderr, float),
     }
 
 
@@ -74,6 +77,14 @@ def test_two_standard_errors_over_draws_cover_the_truth(probe_estimates):
     off = np.abs(probe_estimates["value"] - probe_estimates["truth"])
     coverage = (off < 2 * probe_estimates["stderr"]).mean()
     assert 0.88 < coverage <= 0.98
+
+
+def test_the_trace_over_draws_is_unbiased_with_a_standard_error_that_covers(probe_estimates):
+    off = probe_estimates["trace"] - probe_estimates["true trace"]
+    assert abs(off.mean()) < 3 * off.std() / np.sqrt(REPEATS)
+    typical = np.sqrt((probe_estimates["trace stderr"] ** 2).mean())
+    assert 0.8 * off.std() < typical < 1.25 * off.std()
+    assert 0.85 < (np.abs(off) < 2 * probe_estimates["trace stderr"]).mean() <= 0.98
 
 
 def test_a_linear_statistic_of_draws_is_unbiased_and_has_the_classic_error():
