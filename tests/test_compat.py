@@ -285,7 +285,8 @@ def test_a_failing_import_is_explained_and_leaves_nothing_behind():
 
         jax_names = [set(vars(jax.core)), set(vars(ad))]
         loans = _compat._neural_tangents._neural_tangents_loans
-        _compat._neural_tangents._neural_tangents_loans = lambda: [l for l in loans() if l[1] != "JaxprEqn"]
+        fewer = lambda: [loan for loan in loans() if loan[1] != "JaxprEqn"]
+        _compat._neural_tangents._neural_tangents_loans = fewer
         try:
             _compat.import_neural_tangents()
         except DependencyError as error:
