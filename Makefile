@@ -4,7 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NEURAL_TANGENTS := neural-tangents==0.6.5
 
-.PHONY: demo test test-slow test-gpu lint types docs check clean
+# What the engine benchmark is measured against; each in an environment of its own.
+PEER_PYTHON ?= python3.11
+PEERS := .venv-peers
+PEER := $(PEERS)/neural-tangents
+PEER_PINS := studies/benchmarks/peers/neural_tangents.txt
+
+.PHONY: demo test test-slow test-gpu lint types docs check peers clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m studies run quickstart
@@ -41,5 +47,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+peers: $(PEER)/.installed
+
+$(PEER)/.installed: $(PEER_PINS)
+	$(PEER_PYTHON) -m venv --clear $(PEER)
+	$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(PEER_PINS)
+	touch $@
+
 clean:
-	rm -rf $(VENV) site runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) site runs .pytest_cache .mypy_cache .ruff_cache

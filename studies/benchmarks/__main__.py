@@ -4,28 +4,82 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
+from types import ModuleType
 
-from studies.benchmarks import _harness, _render, ensemble, memory, recording
+from studies.benchmarks import (
+    _harness,
+    _render,
+    engine,
+    ensemble,
+    memory,
+    recording,
+    scaling,
+    shares,
+)
+from studies.benchmarks._rows import Table
 
-BENCHMARKS = {"recording": recording, "ensemble": ensemble, "memory": memory}
+# Those with options say so by a function `add_arguments`.
+BENCHMARKS: dict[str, ModuleType] = {
+    "recording": recording,
+    "ensemble": ensemble,
+    "memory": memory,
+    "engine": engine,
+    "shares": shares,
+    "scaling": scaling,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what was asked for; exit status 1 when a bar is missed."""
-    parser = argparse.ArgumentParser(prog="python -m studies.benchmarks", description=__doc__)
-    parser.add_argument("name", choices=[*BENCHMARKS, "all", "render"])
-    chosen = parser.parse_args(arguments).name
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    chosen = {"render": []}.get(asked.name, [asked])
+    if asked.name == "all":
+        chosen = [parser.parse_args([name]) for name in BENCHMARKS]
+    problems = [_problem(options) for options in chosen]
+    if any(problems):
+        parser.error(" ".join(filter(None, problems)))
     held = True
-    if chosen != "render":
-        for name in BENCHMARKS if chosen == "all" else (chosen,):
-            benchmark = BENCHMARKS[name]
-            print(f"{name}: {benchmark.QUESTION}", flush=True)
-            rows = benchmark.run()
-            _harness.show(rows)
-            held = held and all(row.holds for row in rows)
-            print(_harness.write(name, benchmark.QUESTION, benchmark.COLUMNS, rows).name)
+    for options in chosen:
+        print(f"{options.name}: {BENCHMARKS[options.name].QUESTION}", flush=True)
+        for kept, table in _tables(options):
+            _harness.show(table.rows)
+            held = held and all(row.holds for row in table.rows)
+            if kept is not None:
+                print(_harness.write(kept, table).name, flush=True)
     _render.write_page()
     return 0 if held else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m studies.benchmarks", description=__doc__)
+    named = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, benchmark in BENCHMARKS.items():
+        own = named.add_parser(name, help=(benchmark.__doc__ or "").splitlines()[0])
+        if hasattr(benchmark, "add_arguments"):
+            benchmark.add_arguments(own)
+    named.add_parser("all", help="all of them, one after another")
+    named.add_parser("render", help="write the page from the files that are there")
+    return parser
+
+
+def _problem(options: argparse.Namespace) -> str:
+    """What is wrong with the options of a benchmark, before any is started."""
+    benchmark = BENCHMARKS[options.name]
+    problem = benchmark.check(options) if hasattr(benchmark, "check") else ""
+    return f"{options.name}: {problem}" if problem else ""
+
+
+def _tables(options: argparse.Namespace) -> Iterable[tuple[str | None, Table]]:
+    """Tables of a benchmark as they are ready, with the names of their files."""
+    benchmark = BENCHMARKS[options.name]
+    if hasattr(benchmark, "add_arguments"):
+        yield from benchmark.run(options)
+    else:
+        ours, peer = benchmark.COLUMNS
+        columns = {"ours": ours, "peer": peer}
+        yield options.name, Table(benchmark.run(), columns, benchmark.QUESTION)
 
 
 if __name__ == "__main__":

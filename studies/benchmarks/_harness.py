@@ -12,46 +12,17 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from studies.benchmarks._rows import Row, Table
+
 RESULTS = Path(__file__).parents[2] / "docs" / "benchmarks"
 PACKAGES = ("ntkstats", "jax", "jaxlib", "numpy")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a benchmark's table.
-
-    Attributes
-    ----------
-    case
-        What was run.
-    ours, peer
-        Medians, in ``unit``.
-    ratio
-        Median of the ratios of neighbouring runs, ours / peer.
-    bar
-        What the ratio may be at most.
-    unit
-        Unit of `ours` and `peer`; absolute values mean little on a shared machine.
-    """
-
-    case: str
-    ours: float
-    peer: float
-    ratio: float
-    bar: float
-    unit: str = "s"
-
-    @property
-    def holds(self) -> bool:
-        """Whether the bar holds."""
-        return self.ratio <= self.bar
 
 
 def seconds(fn: Callable[[], Any]) -> float:
@@ -92,28 +63,50 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, question: str, columns: tuple[str, str], rows: list[Row]) -> Path:
-    """Write ``docs/benchmarks/NAME.json``."""
+def write(name: str, table: Table) -> Path:
+    """Write ``docs/benchmarks/NAME.json``.
+
+    Rows of other cases that the file holds stay, if they are from this machine and these
+    versions: the cases of a long benchmark may be measured one after another.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
+    benchmark = name.partition("_")[0]
     result = {
         "name": name,
-        "question": question,
-        "command": f"python -m studies.benchmarks {name}",
-        "columns": {"ours": columns[0], "peer": columns[1]},
+        "question": table.question,
+        "command": f"python -m studies.benchmarks {benchmark} {table.options}".strip(),
+        "columns": dict(table.columns),
         "machine": machine(),
-        "versions": {package: version(package) for package in PACKAGES},
-        "rows": [asdict(row) for row in rows],
+        "versions": {package: version(package) for package in PACKAGES} | dict(table.versions),
+        "rows": [asdict(row) for row in table.rows],
     }
+    optional = {"notes": table.notes, "series": table.series, "figure": dict(table.figure)}
+    result.update((key, value) for key, value in optional.items() if value)
+    if path.exists():
+        result["rows"] = merged(json.loads(path.read_text()), result)
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a result, and those of an older one that it neither replaces nor contradicts."""
+    same = all(old.get(key) == new[key] for key in ("machine", "versions", "command", "columns"))
+    if not same:
+        return list(new["rows"])
+    fresh = {row["case"]: row for row in new["rows"]}
+    kept = [fresh.pop(row["case"], row) for row in old["rows"]]
+    return [*kept, *fresh.values()]
 
 
 def show(rows: list[Row]) -> None:
     """Print the rows, one a line."""
     for row in rows:
         verdict = "ok" if row.holds else "MISSED"
-        print(
-            f"{row.case:<44} {row.ours:.4g} / {row.peer:.4g} {row.unit}  ratio {row.ratio:.2f}  "
-            f"bar {row.bar:.2f}  {verdict}"
+        facts = {"ratio": row.ratio, "bar": row.bar}
+        facts |= {title: cell.value for title, cell in row.more.items()}
+        told = "  ".join(
+            f"{name} {value:.3g}" for name, value in facts.items() if value is not None
         )
+        peer = "-" if row.peer is None else f"{row.peer:.4g}"
+        print(f"{row.case:<44} {row.ours:.4g} / {peer} {row.unit}  {told}  {verdict}", flush=True)

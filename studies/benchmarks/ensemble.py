@@ -12,7 +12,8 @@ import ntkstats as nts
 from ntkstats import collectors, training
 from ntkstats.training import Task
 from studies.benchmarks import _systems
-from studies.benchmarks._harness import Row, alternate
+from studies.benchmarks._harness import alternate
+from studies.benchmarks._rows import Row
 from studies.benchmarks._systems import System
 
 QUESTION = (

@@ -11,8 +11,8 @@ import jax
 import ntkstats as nts
 from ntkstats import kernels
 from studies.benchmarks import _systems
-from studies.benchmarks._harness import Row
 from studies.benchmarks._memory import peak_bytes
+from studies.benchmarks._rows import Row
 from studies.benchmarks._systems import System
 
 QUESTION = (

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import ntkstats as nts
 from ntkstats.typing import Array
 from studies.benchmarks import _systems
-from studies.benchmarks._harness import Row, alternate
+from studies.benchmarks._harness import alternate
+from studies.benchmarks._rows import Row
 from studies.benchmarks._systems import System
 
 QUESTION = (

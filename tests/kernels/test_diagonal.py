@@ -42,10 +42,10 @@ def test_diagonal_is_that_of_the_dense_kernel(name, outputs):
 def test_diagonal_does_not_depend_on_the_budget():
     s = system("mlp")
     s = s.on(np.resize(s.x, (23, 4)))
-    plan = kernels.plan(*s.arguments, budget_bytes=12_000, pairs=False)
+    plan = kernels.plan(*s.arguments, budget_bytes=8_000, pairs=False)
     assert plan.diagonal_tiling.samples < 23
     whole = kernels.ntk_diagonal(*s.arguments)
-    tight = kernels.ntk_diagonal(*s.arguments, budget_bytes=12_000)
+    tight = kernels.ntk_diagonal(*s.arguments, budget_bytes=8_000)
     np.testing.assert_allclose(tight, whole, rtol=1e-6)
 
 
