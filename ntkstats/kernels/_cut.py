@@ -189,7 +189,9 @@ def _parts(eqn: Equation, output: int) -> list[tuple[int, int, int]]:
     shape, params = eqn.inputs[0].shape, eqn.params
     if eqn.name == "slice":
         steps = params["strides"] or (1,) * len(shape)
-        return list(zip(params["start_indices"], params["limit_indices"], steps, strict=True))
+        ends = params["start_indices"], params["limit_indices"], steps
+        # NumPy's integers among them would make equal steps differ in type.
+        return [(int(a), int(b), int(c)) for a, b, c in zip(*ends, strict=True)]
     sizes, axis = params["sizes"], params["axis"]
     start = sum(sizes[:output])
     parts = [(0, size, 1) for size in shape]
