@@ -13,12 +13,12 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 def device_kind() -> str:
     """The default device in words, e.g. ``"cpu"`` or ``"NVIDIA H200"``."""
-    return jax.devices()[0].device_kind
+    return jax.local_devices()[0].device_kind
 
 
 def device_bytes() -> int:
     """Memory of the default device in bytes (on CPU, what this process may use)."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"])
     return min([_machine_bytes(), *_limits()])

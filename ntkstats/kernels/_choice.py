@@ -102,7 +102,8 @@ def _choice(k: int, leaf: Leaf, task: Task, pairs: bool) -> Choice:
     rows = rows._replace(row_bytes=row_bytes + 4 * size, sample_bytes=sample_bytes)
     one_side_varies = len({term.varies for term in terms}) == 1 and sum(terms[0].varies) <= 1
     mixed = bool(leaf.products) and bool(leaf.lookups)
-    if one_side_varies and not leaf.lookups and batch * positions > 1:
+    shorter = row_bytes < 4 * size
+    if one_side_varies and not leaf.lookups and batch * positions > 1 and shorter:
         rows = rows._replace(by_pieces=True, row_bytes=row_bytes)
     if mixed or not one_side_varies:
         return rows

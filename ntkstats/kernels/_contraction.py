@@ -106,8 +106,3 @@ def _leaf_diagonals(pairing: str, group: Tile, block: Array) -> dict[int, Array]
         return {first.leaf: jnp.einsum(spec, block)}
     norms = [squared_norms(factor) for factor in group]
     return {leaf: part.sum(1) for parts in norms for leaf, part in parts.items()}
-
-
-def mirrored(pairing: str, block: Array) -> Array:
-    """The block on the other side of the diagonal."""
-    return block.transpose(2, 3, 0, 1) if pairing == "all" else jnp.swapaxes(block, -1, -2)

@@ -65,8 +65,10 @@ class Formed(NamedTuple):
     ----------
     leaf
         Position of the parameter array.
-    left, right
+    left
         As of `Outer`, indices excepted.
+    right
+        ``(n, r, B, e, T)``: positions last, where products want them.
     piece
         Bytes that a piece of the rows may take.
     """

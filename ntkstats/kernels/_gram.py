@@ -72,7 +72,8 @@ def empirical_ntk(
     cross_params, cross_state
         Second parameters (and state; default the first) for ``K(theta_t, theta_s)``.
     method
-        ``"auto"`` or ``"reference"``.
+        ``"auto"`` takes the structured engine where it can be used (a warning says where not),
+        ``"structured"`` insists on it, ``"reference"`` writes every Jacobian row out.
     budget_bytes
         Bound on transients plus K; tiles are cut to fit.
     draws

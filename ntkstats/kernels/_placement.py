@@ -51,6 +51,11 @@ class Axis(NamedTuple):
         """Whether devices of other processes take part."""
         return self.mesh.is_multi_process
 
+    @property
+    def sharing_memory(self) -> int:
+        """How many devices of this process share one memory: all of them on CPU."""
+        return len(self.mesh.local_devices) if jax.default_backend() == "cpu" else 1
+
     def share(self, samples: int) -> int:
         """Number of samples of each device, the last ones filled up."""
         return -(-samples // self.size)
@@ -104,7 +109,7 @@ def samples_here(x: Inputs) -> Inputs:
 
 
 def _samples_here(leaf: Any) -> Any:
-    if not _on_several(leaf):
+    if not _on_mesh(leaf):
         return leaf
     if leaf.is_fully_replicated:
         return leaf.addressable_data(0)
@@ -132,7 +137,7 @@ def values_here(tree: PyTree) -> PyTree:
 
 
 def _value_here(leaf: Any) -> Any:
-    if not _on_several(leaf):
+    if not _on_mesh(leaf):
         return leaf
     if leaf.is_fully_replicated:
         return leaf.addressable_data(0)
@@ -146,8 +151,11 @@ def _value_here(leaf: Any) -> Any:
     raise KernelError(message)
 
 
-def _on_several(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
+def _on_mesh(leaf: Any) -> bool:
+    if not isinstance(leaf, jax.Array):
+        return False
+    # Even on one device its type may name an axis, and such arrays do not mix with others.
+    return isinstance(leaf.sharding, NamedSharding) or len(leaf.sharding.device_set) > 1
 
 
 # --- what is put on the devices ---------------------------------------------------------------
@@ -171,15 +179,15 @@ def by_samples(axis: Axis, x: Inputs) -> Inputs:
         total = axis.size * axis.share(n)
         if total == n:
             return _placed(leaf, axis, axis.rows)
-        if _on_several(leaf) and not leaf.is_fully_addressable:
+        if not getattr(leaf, "is_fully_addressable", True):
             message = (
                 f"{n} samples are spread over processes, and the axis {axis.name!r} of mesh has "
-                f"{axis.size} devices; expected a multiple. Repeat some samples and give them "
-                "weight 0, or give every process all samples."
+                f"{axis.size} devices; expected a multiple. Leave some samples out, or give every "
+                "process all of them."
             )
             raise KernelError(message)
         index = np.minimum(np.arange(total), n - 1)
-        return _placed(leaf[index], axis, axis.rows)
+        return _placed(_samples_here(leaf)[index], axis, axis.rows)
 
     return jax.tree.map(spread, x)
 
@@ -187,7 +195,7 @@ def by_samples(axis: Axis, x: Inputs) -> Inputs:
 def _placed(leaf: Any, axis: Axis, sharding: NamedSharding) -> Array:
     if not axis.shared_with_others or not getattr(leaf, "is_fully_addressable", True):
         return jax.device_put(leaf, sharding)
-    if _on_several(leaf):
+    if _on_mesh(leaf):
         leaf = np.asarray(leaf)
     # Every process has all of it and gives its own devices their part.
     value = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)

@@ -16,11 +16,19 @@ import jax
 import jax.numpy as jnp
 
 from ntkstats._lanes import Index, after, loop
-from ntkstats.kernels._contraction import contract, grouped, mirrored
+from ntkstats.kernels._contraction import contract, grouped
 from ntkstats.kernels._factors import Factor, Rows, Tile
-from ntkstats.kernels._tiles import Cut, Side, Stream, cuts, kernel_dtype, tiles_of
-from ntkstats.kernels._tiles import _add as added
-from ntkstats.kernels._tiles import _stacked as stacked
+from ntkstats.kernels._tiles import (
+    Cut,
+    Side,
+    Stream,
+    added,
+    cuts,
+    kernel_dtype,
+    stacked,
+    tiles_of,
+)
+from ntkstats.kernels._triangle import mirrored
 from ntkstats.kernels._types import Task
 from ntkstats.typing import Array
 

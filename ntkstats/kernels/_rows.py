@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from ntkstats._lanes import loop
 from ntkstats.kernels._factors import Formed, Rows
+from ntkstats.kernels._triangle import assembled, groups
 from ntkstats.typing import Array
+
+T = TypeVar("T")
 
 # Rows a block from which a product of a matrix with itself is worth computing by halves: thinner
 # products run so much slower that nothing is gained.
@@ -88,17 +93,37 @@ def _dot(left: Array, right: Array) -> Array:
 def contract_formed(pairing: str, left: Formed, right: Formed, symmetric: bool) -> Array:
     """Inner products of rows of which only a piece exists at a time."""
     pieces, cut = _pieces(left)
-    ours = cut(left)
-    theirs = ours if symmetric else cut(right)
+    if symmetric:
+        n, r = left.right.shape[:2]
+        # Cut before rows are formed: slices of what is formed would be copies.
+        sides = [cut(_samples(left, group)) for group in groups(pairing, n, r)]
+        blocks = _added_up(pieces, lambda k: _lower(pairing, [rows(k) for rows in sides]))
+        return assembled(pairing, blocks)
+    ours, theirs = cut(left), cut(right)
+    return _added_up(pieces, lambda k: _contract_written(pairing, ours(k), theirs(k), False))
 
-    def part(k: Array | int) -> Array:
-        mine = ours(k)
-        return _contract_written(pairing, mine, mine if symmetric else theirs(k), symmetric)
 
-    if pieces == 1:
-        return part(0)
-    # The first one outside the loop says which shape the others add up to.
-    return loop(1, pieces, lambda k, total: total + part(k), part(0), unroll=False)
+def _samples(factor: Formed, group: slice) -> Formed:
+    return factor._replace(left=factor.left[group], right=factor.right[group])
+
+
+def _lower(pairing: str, sides: Sequence[Array]) -> list[list[Array]]:
+    """Blocks of the lower triangle."""
+    return [
+        [_contract_written(pairing, sides[i], sides[j], i == j) for j in range(i + 1)]
+        for i in range(len(sides))
+    ]
+
+
+def _added_up(pieces: int, part: Callable[[Array | int], T]) -> T:
+    """Sum of all parts, one after the other."""
+
+    def add(k: Array | int, total: T) -> T:
+        return jax.tree.map(operator.add, total, part(k))
+
+    # The first one outside the loop says which shapes the others add up to.
+    first = part(0)
+    return first if pieces == 1 else loop(1, pieces, add, first, unroll=False)
 
 
 def formed_norms(factor: Formed) -> Array:
@@ -109,7 +134,7 @@ def formed_norms(factor: Formed) -> Array:
     def part(k: Array | int) -> Array:
         return jnp.sum(rows(k) ** 2, -1)
 
-    return loop(1, pieces, lambda k, total: total + part(k), part(0), unroll=False)
+    return _added_up(pieces, part)
 
 
 Piece = Callable[[Array | int], Array]
@@ -117,12 +142,14 @@ Piece = Callable[[Array | int], Array]
 
 def _pieces(factor: Formed) -> tuple[int, Callable[[Formed], Piece]]:
     """How many pieces, and what makes the pieces ``(n, r, w)`` of a factor."""
-    n, r, b, _, e = factor.right.shape
+    n, r, b, e, _ = factor.right.shape
     d = factor.left.shape[-1]
     needed = -(-n * r * b * e * d * factor.right.dtype.itemsize // factor.piece)
-    by_left, by_right = (_divisor(width, needed) for width in (d, e))
-    if by_left <= by_right:
+    # The wider operand is cut: products with a narrow one are slower than their operations say.
+    if d >= e:
+        by_left = _divisor(d, needed)
         return by_left, lambda f: _rows_by_left(f, d // by_left)
+    by_right = _divisor(e, needed)
     return by_right, lambda f: _rows_by_right(f, e // by_right)
 
 
@@ -132,9 +159,8 @@ def _divisor(width: int, least: int) -> int:
 
 
 def _rows_by_left(factor: Formed, size: int) -> Piece:
-    n, r, b, t, e = factor.right.shape
-    # Positions last, once: else every product would move them there.
-    right = factor.right.transpose(0, 2, 1, 4, 3).reshape(n, b, r * e, t)
+    n, r, b, e, t = factor.right.shape
+    right = factor.right.swapaxes(1, 2).reshape(n, b, r * e, t)
 
     def rows(k: Array | int) -> Array:
         left = jax.lax.dynamic_slice_in_dim(factor.left, k * size, size, 3)
@@ -144,8 +170,8 @@ def _rows_by_left(factor: Formed, size: int) -> Piece:
 
 
 def _rows_by_right(factor: Formed, size: int) -> Piece:
-    n, r, b, t, _ = factor.right.shape
-    right = factor.right.transpose(0, 2, 1, 4, 3)
+    n, r, b, _, t = factor.right.shape
+    right = factor.right.swapaxes(1, 2)
 
     def rows(k: Array | int) -> Array:
         part = jax.lax.dynamic_slice_in_dim(right, k * size, size, 3)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -13,12 +11,9 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from ntkstats._compat import inside_trace, is_tracer
-from ntkstats._lanes import Index
 from ntkstats.errors import KernelError
-from ntkstats.kernels import _ring, _tiles
+from ntkstats.kernels import _ring, _shares
 from ntkstats.kernels._decide import Share
-from ntkstats.kernels._engines import Engine, ReferenceEngine
-from ntkstats.kernels._factors import Factor
 from ntkstats.kernels._placement import (
     Axis,
     agreed,
@@ -32,6 +27,7 @@ from ntkstats.kernels._plan import as_inputs, plan, weight_of
 from ntkstats.kernels._precision import at_precision
 from ntkstats.kernels._prepared import KernelPlan, Part, check_sides, kernel_matrix, matched
 from ntkstats.kernels._tiles import Side, Stream
+from ntkstats.kernels._tiling import default_budget
 from ntkstats.kernels._types import KernelMatrix, n_samples
 from ntkstats.models import Model, Probe
 from ntkstats.typing import Array, Inputs, Params, State
@@ -39,7 +35,6 @@ from ntkstats.typing import Array, Inputs, Params, State
 SHARDS = ("rows", "parameters")
 
 Place: TypeAlias = tuple[Params, State, Inputs]
-Streams: TypeAlias = tuple[Stream, Stream]
 
 
 def sharded_ntk(
@@ -70,15 +65,16 @@ def sharded_ntk(
     KernelError, HeadError, ModelError, ProbeError, ParamsError, BudgetError, PrecisionError
     """
     axis = axis_of(mesh, mesh_axis)
-    _check(model, places, shard)
+    _check_concrete(places)
     probes = [probe for *_, probe in places]
     trees = [(params, state, as_inputs(probe)) for params, state, probe in places]
 
     def run(*trees: Place) -> KernelMatrix:
         def planned() -> list[KernelPlan]:
+            _check_shard(model, shard)
             return _plans(model, trees, probes, axis, shard, wide=precision == "float64", **options)
 
-        plans = agreed(axis, planned, _described)
+        plans = agreed(axis, planned, partial(_described, shard, trees, probes))
         counts = tuple(n_samples(x) for *_, x in trees)
         weights = _weights(axis, probes, counts, shard)
         sides = tuple(
@@ -104,16 +100,19 @@ def sharded_ntk(
 # --- checks and plans -------------------------------------------------------------------------
 
 
-def _check(model: Model, places: Sequence[Place], shard: str) -> None:
-    if shard not in SHARDS:
-        message = f"shard={shard!r} was given; expected one of {SHARDS}."
-        raise KernelError(message)
+def _check_concrete(places: Sequence[Place]) -> None:
     if inside_trace() or any(map(is_tracer, jax.tree.leaves(places))):
         message = (
             "mesh= was given inside a function that JAX is tracing (jit, scan, vmap or grad); "
             "expected concrete arrays, since they are put on the devices from the host. Call it "
             "outside: it is compiled anyway."
         )
+        raise KernelError(message)
+
+
+def _check_shard(model: Model, shard: str) -> None:
+    if shard not in SHARDS:
+        message = f"shard={shard!r} was given; expected one of {SHARDS}."
         raise KernelError(message)
     if shard == "rows" and isinstance(model, Model) and model.coupled:
         message = (
@@ -131,9 +130,13 @@ def _plans(
     shard: str,
     *,
     wide: bool,
+    budget_bytes: int | None,
     **options: Any,
 ) -> list[KernelPlan]:
     """A plan for what one device does, on each side."""
+    if budget_bytes is None:
+        budget_bytes = default_budget() // axis.sharing_memory
+    options["budget_bytes"] = budget_bytes
     checked = [_checked(probe, x) for probe, (*_, x) in zip(probes, trees, strict=True)]
     plans = []
     for side, ((params, state, x), probe) in enumerate(zip(trees, checked, strict=True)):
@@ -154,12 +157,27 @@ def _checked(probe: Probe | Inputs, x: Inputs) -> Probe:
     return probe if same else Probe(here)
 
 
-def _described(plans: Sequence[KernelPlan]) -> object:
-    """All that the programs of the devices depend on."""
-    return [
-        (p.task, [(s.engine.name, s.engine.kinds, s.tiling) for s in p.streams or ()])
-        for p in plans
+def _described(
+    shard: str,
+    trees: Sequence[Place],
+    probes: Sequence[Probe | Inputs],
+    plans: Sequence[KernelPlan],
+) -> object:
+    """All that the programs of the devices depend on, and the small arrays they are given."""
+    return shard, [
+        (
+            p.task,
+            [_stream(stream) for stream in p.streams or ()],
+            [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(tree)],
+            [None if a is None else np.asarray(a).tobytes() for a in (p.signs, weight_of(probe))],
+        )
+        for p, tree, probe in zip(plans, trees, probes, strict=True)
     ]
+
+
+def _stream(stream: Stream) -> object:
+    engine = stream.engine
+    return engine.name, engine.kinds, getattr(engine, "piece_bytes", None), stream.tiling
 
 
 def _weights(
@@ -239,62 +257,18 @@ def _by_parameters(
     """Each device has some of the parameters and computes their part of the whole kernel."""
     left, right = parts[0], parts[-1]
     symmetric = len(parts) == 1
-    streams = list(zip(left.streams, right.streams, strict=True))
-    if len(streams) == 1:
-        streams = _shared_out(streams[0], sides[0].params, axis.size)
 
-    def share(group: Streams | None, pair: tuple[Side, Side]) -> tuple[Array, Array]:
-        groups = [] if group is None else [group]
-        return _tiles.gram((left.task, right.task), pair, groups, symmetric=symmetric)
-
-    def own(*sides: Side) -> tuple[Array, Array]:
-        idle = [None] * (axis.size - len(streams))
-        branches = [partial(share, group) for group in [*streams, *idle]]
-        pair = (sides[0], sides[-1])
-        parts = jax.lax.switch(jax.lax.axis_index(axis.name), branches, pair)
-        return jax.lax.psum(parts, axis.name)
+    def part(*sides: Side) -> tuple[Array, Array]:
+        return _shares.gram(
+            axis.name,
+            axis.size,
+            (left.task, right.task),
+            (sides[0], sides[-1]),
+            list(zip(left.streams, right.streams, strict=True)),
+            symmetric=symmetric,
+        )
 
     whole = PartitionSpec()
-    raw, leaf_traces = _on_devices(axis, own, whole, whole)(*sides)
+    raw, leaf_traces = _on_devices(axis, part, whole, whole)(*sides)
     params = sides[0].params if symmetric else None
     return kernel_matrix(left, raw, leaf_traces, params, left.streams[0].engine.name)
-
-
-def _shared_out(streams: Streams, params: Params, devices: int) -> list[Streams]:
-    """One group of written-out rows as a group for each device, of about equal size."""
-    if not isinstance(streams[0].engine, ReferenceEngine):
-        return [streams]
-    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(params)]
-    middles = np.cumsum(sizes) - 0.5 * np.asarray(sizes)
-    owners = np.minimum(devices - 1, (devices * middles / max(1, sum(sizes))).astype(int))
-    groups = [frozenset(np.flatnonzero(owners == k).tolist()) for k in np.unique(owners)]
-    left, right = streams
-    return [
-        (
-            left._replace(engine=_Some(left.engine, group)),
-            right._replace(engine=_Some(right.engine, group)),
-        )
-        for group in groups
-    ]
-
-
-@dataclass(frozen=True, eq=False)
-class _Some:
-    """An engine that leaves the other parameter arrays out; so does the compiler."""
-
-    engine: Engine
-    leaves: frozenset[int]
-
-    @property
-    def name(self) -> str:
-        return self.engine.name
-
-    @property
-    def kinds(self) -> Hashable:
-        return self.engine.kinds, self.leaves
-
-    def tile(
-        self, params: Params, state: State, x: Inputs, start: Index, cotangents: Array
-    ) -> Sequence[Factor]:
-        factors = self.engine.tile(params, state, x, start, cotangents)
-        return [factor for factor in factors if factor.leaf in self.leaves]

@@ -15,6 +15,7 @@ from ntkstats._compat import Graph, Variable, trace
 from ntkstats.kernels._cut import Leaf, cut
 from ntkstats.kernels._jacobian import head_outputs
 from ntkstats.kernels._products import Product
+from ntkstats.kernels._transposed import without_zeros
 from ntkstats.models import Model, layer_names
 from ntkstats.typing import Array, Inputs, Params, State
 
@@ -114,7 +115,9 @@ class Structure:
         wanted = list(dict.fromkeys(wanted))
         key = tuple(map(id, wanted))
         if key not in self._programs:
-            self._programs[key] = self.graph.pruned(wanted)
+            program = self.graph.pruned(wanted)
+            on_cpu = jax.default_backend() == "cpu"
+            self._programs[key] = without_zeros(program) if on_cpu else program
         program = self._programs[key]
         spreads = [self.spread(v) for v in wanted]
         shared = jax.tree.leaves((params, state))

@@ -110,7 +110,7 @@ class _Tile:
             return [Rows(choice.leaf, _accumulated(value))]
         if choice.how == "rows" and choice.by_pieces:
             left, right = self._ends(leaf.products)
-            return [Formed(choice.leaf, left, right, self.piece)]
+            return [Formed(choice.leaf, left, right.swapaxes(-1, -2), self.piece)]
         if choice.how == "rows":
             return [Rows(choice.leaf, self._formed(leaf))]
         if choice.how == "factors":

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from ntkstats._lanes import Index, after, loop
-from ntkstats.kernels._contraction import contract, grouped, mirrored, squared_norms
+from ntkstats.kernels._contraction import contract, grouped, squared_norms
 from ntkstats.kernels._engines import Engine, accumulator
 from ntkstats.kernels._factors import Tile
+from ntkstats.kernels._triangle import mirrored
 from ntkstats.kernels._types import Task
 from ntkstats.typing import Array, Inputs, Params, State
 
@@ -169,8 +170,8 @@ def _diagonal(
             for factor in tile(i, a, wait)
             for leaf, part in squared_norms(factor).items()
         }
-        block = _stacked(norms, out.shape[0]).astype(out.dtype)
-        out = _add(out, block, (0, samples.start(i), cotangents.start(a)))
+        block = stacked(norms, out.shape[0]).astype(out.dtype)
+        out = added(out, block, (0, samples.start(i), cotangents.start(a)))
         return out, after(block) if unroll else wait
 
     tiles = samples.tiles * cotangents.tiles
@@ -257,9 +258,9 @@ def _gram(
             out, wait = carry
             j, b = (u // right_rows.tiles, u % right_rows.tiles) if paired else (u, a)
             block = finished(contract(pairing, groups, tile, right(j, b, wait))[0], i, j)
-            out = _add(out, block, position(i, a, j, b))
+            out = added(out, block, position(i, a, j, b))
             if symmetric:
-                out = _add(out, mirrored(pairing, block), position(j, b, i, a))
+                out = added(out, mirrored(pairing, block), position(j, b, i, a))
             return out, after(block) if unroll else wait
 
         if symmetric:
@@ -267,9 +268,9 @@ def _gram(
             block = finished(block, i, i)
             # A matrix product need not round symmetrically.
             block = 0.5 * (block + mirrored(pairing, block))
-            out = _add(out, block, position(i, a, i, a))
-            stacked = _stacked(parts, diagonals.shape[0]).astype(dtype)
-            diagonals = _add(diagonals, stacked, (0, left_samples.start(i)))
+            out = added(out, block, position(i, a, i, a))
+            norms = stacked(parts, diagonals.shape[0]).astype(dtype)
+            diagonals = added(diagonals, norms, (0, left_samples.start(i)))
             wait = after(block) if unroll else wait
             stop = t if paired else i
         else:
@@ -280,8 +281,8 @@ def _gram(
     return loop(0, left_samples.tiles * left_rows.tiles, outer, carry, unroll=unroll)
 
 
-def _stacked(parts: dict[int, Array], leaves: int) -> Array:
-    """Parts of all leaves; zero for those that have none."""
+def stacked(parts: dict[int, Array], leaves: int) -> Array:
+    """Parts of all leaves along a leading axis; zero for those that have none."""
     some = next(iter(parts.values()))
     return jnp.stack([parts.get(leaf, jnp.zeros_like(some)) for leaf in range(leaves)])
 
@@ -292,6 +293,7 @@ def _factor(task: Task, side: Side, dtype: jnp.dtype) -> Array:
     return weight * task.scale
 
 
-def _add(out: Array, block: Array, start: tuple[Index, ...]) -> Array:
+def added(out: Array, block: Array, start: tuple[Index, ...]) -> Array:
+    """An array with a block added at a place."""
     present = jax.lax.dynamic_slice(out, start, block.shape)
     return jax.lax.dynamic_update_slice(out, present + block, start)

@@ -165,7 +165,7 @@ def piece_bytes(room: Room) -> int:
 
     On CPU memory that is used for the first time costs more than the product that fills it.
     """
-    usual = 2**24 if jax.default_backend() == "cpu" else 2**29
+    usual = 2**23 if jax.default_backend() == "cpu" else 2**29
     return max(1, min(usual, room.budget_bytes // room.lanes // 8))
 
 
