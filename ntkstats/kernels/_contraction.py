@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from ntkstats._lanes import after
 from ntkstats.kernels._factors import Factor, Formed, Outer, Rows, Tile
 from ntkstats.kernels._outer import contract_outer, outer_norms
-from ntkstats.kernels._rows import contract_formed, contract_rows, flat, formed_norms, is_wide
+from ntkstats.kernels._rows import (
+    contract_formed,
+    contract_rows,
+    flat,
+    formed_norms,
+    is_wide,
+    written,
+)
 from ntkstats.typing import Array
 
 # Entries of a kernel from which factors are contracted strictly one after the other.
@@ -80,8 +87,10 @@ def contract(
 
 
 def _rows(tile: Tile, group: list[int]) -> list[Rows]:
+    # Sequences of other lengths can make the other side write out what this one forms by pieces.
     factors = [tile[position] for position in group]
-    found = [factor for factor in factors if isinstance(factor, Rows)]
+    rows = [written(factor) if isinstance(factor, Formed) else factor for factor in factors]
+    found = [factor for factor in rows if isinstance(factor, Rows)]
     assert len(found) == len(factors), "the two tiles are written in different ways"
     return found
 

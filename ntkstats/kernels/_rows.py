@@ -126,6 +126,11 @@ def _added_up(pieces: int, part: Callable[[Array | int], T]) -> T:
     return first if pieces == 1 else loop(1, pieces, add, first, unroll=False)
 
 
+def written(factor: Formed) -> Rows:
+    """The rows, all at once."""
+    return Rows(factor.leaf, _rows_by_left(factor, factor.left.shape[-1])(0))
+
+
 def formed_norms(factor: Formed) -> Array:
     """``(n, r)`` squared norms of the rows."""
     pieces, cut = _pieces(factor)

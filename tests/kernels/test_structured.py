@@ -123,7 +123,29 @@ def check_layer_traces(K, name):
 
 
 @on(SYSTEMS)
-def test_every_parameter_of_the_zoo_matters(name):
+def test_kernel_of_the_network_equals_dense_jacobians(name):
+    """All in one test, for which the Jacobian, the slow part, is computed once."""
+    check_every_parameter_matters(name)
+    K = gram(name)
+    assert plan(name).method == "structured"
+    assert K.matrix.dtype == jnp.float32
+    assert error(K.matrix, kernel(zoo.dense(name), "full")) <= 1e-5
+    np.testing.assert_array_equal(K.matrix, K.matrix.T)
+    check_layer_traces(K, name)
+    if name != "weight_norm":
+        coverage = plan(name).coverage
+        assert coverage >= 0.95
+    if name not in (*HEAVY, *zoo.NARROW):
+        check_float64(name)
+
+
+@pytest.mark.slow
+@on(HEAVY)
+def test_kernel_in_float64_equals_dense_jacobians(name):
+    check_float64(name)
+
+
+def check_every_parameter_matters(name):
     """A test network whose gradients vanish would not test anything."""
     s = zoo.system(name)
     sizes = {
@@ -140,22 +162,7 @@ def test_every_parameter_of_the_zoo_matters(name):
     assert all(np.all(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(s.params))
 
 
-@on(SYSTEMS)
-def test_full_kernel_equals_dense_jacobians(name):
-    K = gram(name)
-    assert K.matrix.dtype == jnp.float32
-    assert error(K.matrix, kernel(zoo.dense(name), "full")) <= 1e-5
-    np.testing.assert_array_equal(K.matrix, K.matrix.T)
-
-
-@on(
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else [])
-        for name in SYSTEMS
-        if name not in zoo.NARROW
-    ]
-)
-def test_full_kernel_in_float64_equals_dense_jacobians(name):
+def check_float64(name):
     s = zoo.system(name)
     with x64():
         wide = s._replace(**widened(dict(params=s.params, state=s.state, x=s.x)))
@@ -169,19 +176,6 @@ def test_networks_that_leave_float64_are_refused_there(name):
     s = zoo.system(name)
     with pytest.raises(PrecisionError, match="Remove the cast"):
         kernels.ntk_diagonal(*s.arguments, precision="float64")
-
-
-@on(SYSTEMS)
-def test_layer_traces_are_those_of_the_layers_own_jacobians(name):
-    check_layer_traces(gram(name), name)
-
-
-@on(SYSTEMS)
-def test_nearly_all_parameters_are_structured(name):
-    assert plan(name).method == "structured"
-    if name != "weight_norm":
-        coverage = plan(name).coverage
-        assert coverage >= 0.95
 
 
 def test_networks_of_the_zoo_are_contracted_in_every_way():

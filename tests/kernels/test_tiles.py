@@ -133,6 +133,9 @@ footprints = st.builds(
     entry=st.sampled_from([4, 8]),
     forward=st.integers(0, 10**6),
     backward=st.integers(0, 10**6),
+    scratch=st.integers(0, 10**6),
+    formed=st.integers(0, 10**6),
+    piece=st.integers(0, 10**7),
 )
 rooms = st.builds(
     Room,
