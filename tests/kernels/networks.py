@@ -25,6 +25,9 @@ GRAPH = {
     "features": RNG.normal(size=(N, 3)).astype(np.float32),
     "neighbours": np.roll(np.eye(N), 1, 0).astype(np.float32) + np.eye(N, dtype=np.float32),
 }
+# Drawn here, so that they are the same whichever systems a process builds before.
+TOKENS = RNG.integers(0, 7, (N, 5))
+GRAPH_WEIGHTS = {"in": RNG.normal(size=(3, 5)), "out": RNG.normal(size=(5, 2))}
 
 
 class System(NamedTuple):
@@ -108,7 +111,7 @@ def _plain(function, params, x, **options):
 SYSTEMS = {
     "mlp": lambda: _plain(cases.plain_mlp, mlp_params(), X),
     "cnn": lambda: _built(StridedCNN(), IMAGES),
-    "embedding": lambda: _built(Embedded(), RNG.integers(0, 7, (N, 5))),
+    "embedding": lambda: _built(Embedded(), TOKENS),
     "transformer": lambda: _case(cases.LINEN_TRANSFORMER),
     "nnx": lambda: _case(cases.NNX_BN),
     "equinox": lambda: _case(cases.EQX_MLP),
@@ -116,10 +119,7 @@ SYSTEMS = {
     "critic": lambda: _case(cases.PLAIN_HEADS, "critic"),
     "filtered": lambda: _case(cases.FILTERED),
     "graph": lambda: _plain(
-        graph_network,
-        {"in": jnp.asarray(RNG.normal(size=(3, 5))), "out": jnp.asarray(RNG.normal(size=(5, 2)))},
-        GRAPH,
-        coupled=True,
+        graph_network, jax.tree.map(jnp.asarray, GRAPH_WEIGHTS), GRAPH, coupled=True
     ),
 }
 
