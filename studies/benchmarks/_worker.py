@@ -170,8 +170,7 @@ def _parts() -> Prepare:
 
     def prepare(loaded: Loaded, method: str) -> tuple[Kernel, dict[str, Any]]:
         if method == "backward":
-            compiled = jax.jit(partial(_carry_back, loaded.apply, loaded.entry))
-            return lambda: compiled(loaded.params, loaded.constants, loaded.x), {}
+            return _carry_back(loaded), {}
         if method == "eigenvalues":
             shape = jax.eval_shape(loaded.apply, loaded.params, loaded.constants, loaded.x).shape
             a = jax.random.normal(jax.random.key(0), (shape[0] * shape[1],) * 2)
@@ -186,17 +185,29 @@ def _parts() -> Prepare:
     return prepare
 
 
-def _carry_back(apply: _networks.Apply, entry: str, params: Any, constants: Any, x: Any) -> Any:
-    """Gradients of every output at the first layer, ``(N, C, ...)``."""
+def _carry_back(loaded: Loaded) -> Kernel:
+    """Gradients of every output at the first layer, ``(N, C, ...)``, as the engine gets them."""
+    import ntkstats as nts
+    from ntkstats import kernels
 
-    def one(sample: Any) -> Any:
-        def outputs(first: Any) -> Any:
-            return apply({**params, entry: first}, constants, sample[None])[0]
+    def apply(first: Any, held: Any, x: Any) -> Any:
+        params, constants = held
+        return loaded.apply({**params, **first}, constants, x)
 
-        values, pull = jax.vjp(outputs, params[entry])
-        return jax.vmap(pull)(jnp.eye(values.size, dtype=values.dtype))[0]
+    model = nts.as_model(apply, has_state=True)
+    first = {loaded.entry: loaded.params[loaded.entry]}
+    params, state = model.split((first, (loaded.params, loaded.constants)))
+    planned = kernels.plan(model, params, state, loaded.x)
+    [stream] = planned.streams or ()
+    outputs = planned.task.n_rows
+    cotangents = jnp.broadcast_to(jnp.eye(outputs), (len(loaded.x), outputs, outputs))
 
-    return jax.vmap(one)(x)
+    def rows(params: Any, state: Any, x: Any) -> Any:
+        factor: Any
+        [factor] = stream.engine.tile(params, state, x, 0, cotangents)
+        return factor.value
+
+    return partial(jax.jit(rows), params, state, loaded.x)
 
 
 def _peaks(kernel: Kernel, baseline: int) -> dict[str, Any]:

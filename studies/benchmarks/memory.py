@@ -23,21 +23,24 @@ COLUMNS = ("peak", "budget")
 BAR = 1.3
 MIB = 2**20
 
-CASES: dict[str, tuple[Callable[[], System], int]] = {
-    "mlp": (partial(_systems.mlp, (256, 256), n=60), 200),
-    "wide mlp": (partial(_systems.mlp, (512, 512), n=40), 300),
-    "long mlp": (partial(_systems.mlp, (64,), n=500), 100),
-    "cnn": (partial(_systems.cnn, 16, n=100), 150),
+CASES: dict[str, tuple[Callable[[], System], int, str]] = {
+    "mlp": (partial(_systems.mlp, (256, 256), n=60), 200, "reference"),
+    "wide mlp": (partial(_systems.mlp, (512, 512), n=40), 300, "reference"),
+    "long mlp": (partial(_systems.mlp, (64,), n=500), 100, "reference"),
+    "cnn": (partial(_systems.cnn, 16, n=100), 150, "reference"),
+    "structured cnn": (partial(_systems.cnn, 16, n=100), 150, "structured"),
+    "small budget": (partial(_systems.cnn, 16, n=100), 60, "structured"),
 }
 
 
 def prepare(case: str) -> Callable[[], Any]:
     """The compiled kernel of a case, ready to be called once."""
-    make, budget = CASES[case]
+    make, budget, method = CASES[case]
     system = make()
     model = nts.as_model(system.apply)
     params, state = model.split(system.init(jax.random.key(0)))
-    plan = kernels.plan(model, params, state, system.x, outputs="trace", budget_bytes=budget * MIB)
+    options: dict[str, Any] = {"outputs": "trace", "method": method, "budget_bytes": budget * MIB}
+    plan = kernels.plan(model, params, state, system.x, **options)
     compiled = jax.jit(lambda p, x: plan.gram(p, state, x).matrix).lower(params, system.x).compile()
     return partial(compiled, params, system.x)
 
@@ -45,8 +48,8 @@ def prepare(case: str) -> Callable[[], Any]:
 def run() -> list[Row]:
     """Measure every case in a process of its own."""
     rows = []
-    for case, (make, budget) in CASES.items():
+    for case, (make, budget, method) in CASES.items():
         peak = peak_bytes(partial(prepare, case)) / MIB
-        name = f"{make().name}, budget {budget} MiB"
+        name = f"{make().name}, {method}, budget {budget} MiB"
         rows.append(Row(name, peak, float(budget), peak / budget, BAR, "MiB"))
     return rows

@@ -1,7 +1,7 @@
 """A record against the arithmetic that it cannot do without.
 
-The floor is written by hand: vmapped VJPs, one contraction a parameter, eigenvalues, compiled as
-one function. Ours is a due call of the recorder: split, program, transfer, and the committed
+The floor is the kernel by the engine's own plan and its eigenvalues, compiled as one function and
+left on the device. Ours is a due call of the recorder: split, program, transfer, and the committed
 record.
 """
 
@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 import ntkstats as nts
 from ntkstats.typing import Array
@@ -25,28 +24,23 @@ from studies.benchmarks._systems import System
 
 QUESTION = (
     "Cost of one due recorder call (entropy, trace, ranks, eigenvalues, layer traces; measured, "
-    "transferred and committed to disk) against its floor: vmapped VJPs, contraction, eigenvalues."
+    "transferred and committed to disk) against its floor: the engine's kernel and eigenvalues."
 )
 COLUMNS = ("recorder call", "floor")
 BAR = 1.5
 
 
-def floor(system: System) -> Callable[[Any, Array], Array]:
-    """Eigenvalues of the trace kernel, as short as it can be written."""
-    n_out = system.apply(system.init(jax.random.key(0)), system.x[:1]).shape[1]
+def floor(system: System, params: Any) -> Callable[[], Array]:
+    """Eigenvalues of the trace kernel, and nothing else."""
+    model = nts.as_model(system.apply)
+    params, state = model.split(params)
+    plan = nts.kernels.plan(model, params, state, system.x, outputs="trace")
 
     @jax.jit
     def eigenvalues(params: Any, x: Array) -> Array:
-        def rows(one: Array) -> Any:
-            _, pull = jax.vjp(lambda p: system.apply(p, one[None])[0], params)
-            return jax.vmap(lambda v: pull(v)[0])(jnp.eye(n_out))
+        return nts.spectrum.eigenvalues(plan.gram(params, state, x).matrix)
 
-        jacobian = jax.vmap(rows)(x)
-        flat = [leaf.reshape(x.shape[0], -1) for leaf in jax.tree.leaves(jacobian)]
-        kernel = sum(jnp.matmul(leaf, leaf.T, precision="highest") for leaf in flat)
-        return nts.spectrum.eigenvalues(jnp.asarray(kernel))
-
-    return eigenvalues
+    return partial(eigenvalues, params, system.x)
 
 
 def due_call(recorder: nts.Recorder, steps: Iterator[int], params: Any) -> None:
@@ -65,7 +59,6 @@ def run() -> list[Row]:
     rows = []
     for system in systems:
         params = system.init(jax.random.key(0))
-        lowest = floor(system)
         with tempfile.TemporaryDirectory() as folder:
             recorder = nts.Recorder(
                 f"{folder}/run",
@@ -75,6 +68,6 @@ def run() -> list[Row]:
                 at=nts.RecordAt.every(1),
             )
             ours = partial(due_call, recorder, itertools.count(), params)
-            rows.append(alternate(system.name, ours, partial(lowest, params, system.x), bar=BAR))
+            rows.append(alternate(system.name, ours, floor(system, params), bar=BAR))
             recorder.close()
     return rows
