@@ -9,7 +9,8 @@ measured. Commands come as lines of JSON on stdin, an answer to each goes to std
 ``load``     take a network: ``kind``, ``settings`` and the path of its ``arrays`` (npz)
 ``compile``  compile ``method`` and run it once; answers seconds, and facts about the method
 ``run``      compute the kernel ``calls`` times; answers seconds a call, result ready
-``memory``   compute it once more; answers bytes: ``whole``, ``run`` (see `_peaks`)
+``memory``   compute it once more; answers bytes: ``whole``, ``run`` (see `_peaks`), and what the
+             ``program`` sets aside for temporaries and result
 ``save``     write the first kernel as (N C, N C) to ``path`` (npy)
 ===========  ======================================================================================
 
@@ -71,6 +72,7 @@ class Worker:
         self._loaded: Loaded | None = None
         self._kernel: Kernel | None = None
         self._first: Any = None
+        self._program = 0
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
         """Do what one line of JSON asks for."""
@@ -97,6 +99,7 @@ class Worker:
         compiled = time.perf_counter()
         self._first = jax.block_until_ready(self._kernel())
         run = time.perf_counter() - compiled
+        self._program = facts.get("reserved", 0)
         return {"compile": compiled - start, "first": run, **facts}
 
     def _do_run(self, calls: int = 1) -> dict[str, Any]:
@@ -109,7 +112,7 @@ class Worker:
     def _do_memory(self) -> dict[str, Any]:
         assert self._kernel is not None
         self._first = None
-        return _peaks(self._kernel, self._baseline)
+        return _peaks(self._kernel, self._baseline) | {"program": self._program}
 
     def _do_save(self, path: str) -> dict[str, Any]:
         kernel, self._first = np.asarray(self._first), None
@@ -131,9 +134,7 @@ def _ntkstats() -> Prepare:
         planned = kernels.plan(model, params, state, loaded.x, method=method)
         gram = jax.jit(lambda p, s, x: planned.gram(p, s, x).matrix)
         compiled = gram.lower(params, state, loaded.x).compile()
-        held: Any = compiled.memory_analysis()
-        reserved = held.temp_size_in_bytes + held.output_size_in_bytes
-        facts = {"version": nts.__version__, "plan": str(planned), "reserved": reserved}
+        facts = {"version": nts.__version__, "plan": str(planned), "reserved": _reserved(compiled)}
         return lambda: compiled(params, state, loaded.x), facts
 
     return prepare
@@ -153,7 +154,8 @@ def _neural_tangents() -> Prepare:
         kernel = nt.empirical_ntk_fn(apply, trace_axes=(), vmap_axes=0, implementation=method)
         gram = jax.jit(lambda x, params: kernel(x, None, params))
         compiled = gram.lower(loaded.x, loaded.params).compile()
-        facts = {"version": f"{nt.__version__} (jax {jax.__version__})"}
+        version = f"{nt.__version__} (jax {jax.__version__})"
+        facts = {"version": version, "reserved": _reserved(compiled)}
         return lambda: compiled(loaded.x, loaded.params), facts
 
     return prepare
@@ -208,6 +210,12 @@ def _carry_back(loaded: Loaded) -> Kernel:
         return factor.value
 
     return partial(jax.jit(rows), params, state, loaded.x)
+
+
+def _reserved(compiled: Any) -> int:
+    """Bytes that a compiled program sets aside for temporaries and result."""
+    held = compiled.memory_analysis()
+    return int(held.temp_size_in_bytes + held.output_size_in_bytes)
 
 
 def _peaks(kernel: Kernel, baseline: int) -> dict[str, Any]:

@@ -47,7 +47,9 @@ NOTES = (
     "8 GiB, is ended. `make peers` makes the peer's environment.",
     "*memory* is the most resident memory a process ever held, above what it held once "
     "everything was imported (`VmHWM` - `VmRSS`): parameters, inputs, compilation and runs. "
-    "*memory of a run* leaves compilation out: the mark is put back before one more run.",
+    "*memory of a run* leaves compilation out: the mark is put back before one more run, with "
+    "what compilation still holds below it. *Buffers of the program* are what the compiled program "
+    "sets aside for temporaries and result, nothing else.",
     "*difference* is the relative Frobenius norm between our kernel and that of the peer "
     "implementation furthest from it.",
 )
@@ -237,7 +239,12 @@ def _row(case: Case, mine: list[float], peaks: dict[str, int], peers: dict[int, 
     }
     over_default = statistics.median(default.ratios) if default.ratios else None
     more["times faster than 1"] = Cell(over_default, bar=case.speedup_default, at_least=True)
-    for kind, title, bar in (("whole", "memory", MEMORY_BAR), ("run", "memory of a run", None)):
+    kinds = (
+        ("whole", "memory", MEMORY_BAR),
+        ("run", "memory of a run", None),
+        ("program", "buffers of the program", None),
+    )
+    for kind, title, bar in kinds:
         more[title] = Cell(peaks[kind] / MIB, "MiB")
         ratio = peaks[kind] / best.peaks[kind] if best else None
         more[f"{title}, ours / best"] = Cell(ratio, bar=bar)

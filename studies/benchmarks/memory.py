@@ -17,7 +17,7 @@ from studies.benchmarks._systems import System
 
 QUESTION = (
     "Peak resident memory of one trace kernel beyond what the process holds before it, against "
-    "`budget_bytes`; every case needs several tiles."
+    "`budget_bytes`, by either engine."
 )
 COLUMNS = ("peak", "budget")
 BAR = 1.3

@@ -143,6 +143,7 @@ def test_worker_computes_the_kernel_of_what_it_is_sent():
         peaks = worker.peaks()
     assert peaks["whole"] > 0
     assert 0 < peaks["run"] < 2 * peaks["whole"]
+    assert peaks["program"] > 0
     assert told["reserved"] >= kernel.nbytes
     model = nts.as_model(network.apply, has_state=True)
     params, state = model.split((network.params, network.constants))
@@ -202,7 +203,7 @@ def test_peers_are_timed_next_to_ours():
 def peers(**second):
     first = {"seconds": [3.0, 5.0], "ratios": [30.0, 50.0], "difference": 1e-7}
     return {
-        1: engine.Peer(1, **first, peaks={"whole": 40 * 2**20, "run": 8 * 2**20}),
+        1: engine.Peer(1, **first, peaks={"whole": 40 * 2**20, "run": 8 * 2**20, "program": 2**20}),
         2: engine.Peer(2, **second),
         3: engine.Peer(3, failure="did not finish in 280 s"),
     }
@@ -210,9 +211,11 @@ def peers(**second):
 
 def test_row_takes_the_best_implementation():
     case = _cases.Case("k", TINY["mlp"], speedup=2.0, speedup_default=50)
-    peaks = {"whole": 10 * 2**20, "run": 4 * 2**20}
+    peaks = {"whole": 10 * 2**20, "run": 4 * 2**20, "program": 2**20}
     second = {"seconds": [0.2, 0.4], "ratios": [2.5, 3.5], "difference": 2e-5, "peaks": peaks}
-    row = engine._row(case, [0.1, 0.1, 0.1], {"whole": 2**20, "run": 2**20}, peers(**second))
+    row = engine._row(
+        case, [0.1, 0.1, 0.1], {"whole": 2**20, "run": 2**20, "program": 2**19}, peers(**second)
+    )
     assert (row.ours, row.peer, row.ratio) == (0.1, pytest.approx(0.3), 3.0)
     more = row.more
     assert more["implementation 1"].value == 4.0
@@ -220,6 +223,7 @@ def test_row_takes_the_best_implementation():
     assert (more["times faster than 1"].value, more["times faster than 1"].holds) == (40.0, False)
     assert (more["memory, ours / best"].value, more["memory, ours / best"].holds) == (0.1, True)
     assert more["memory of a run, ours / best"].value == 0.25
+    assert more["buffers of the program, ours / best"].value == 0.5
     assert (more["difference"].value, more["difference"].holds) == (2e-5, False)
     assert row.bar == 2.0
     assert not row.holds
@@ -228,7 +232,7 @@ def test_row_takes_the_best_implementation():
 def test_row_without_any_peer_has_no_ratio():
     case = _cases.Case("k", TINY["mlp"], speedup=2.0)
     none = {n: engine.Peer(n, failure="needed more than 8 GiB") for n in (1, 2, 3)}
-    row = engine._row(case, [0.1], {"whole": 1, "run": 1}, none)
+    row = engine._row(case, [0.1], {"whole": 1, "run": 1, "program": 1}, none)
     assert (row.ours, row.peer, row.ratio, row.bar) == (0.1, None, None, None)
     assert not row.more["difference"].holds
 
