@@ -8,6 +8,7 @@ from ntkstats import _compat
 
 _compat.check_version()
 
+from ntkstats import attach as attach  # noqa: E402
 from ntkstats import collectors as collectors  # noqa: E402
 from ntkstats import errors as errors  # noqa: E402
 from ntkstats import kernels as kernels  # noqa: E402
@@ -16,6 +17,8 @@ from ntkstats import plots as plots  # noqa: E402
 from ntkstats import recording as recording  # noqa: E402
 from ntkstats import spectrum as spectrum  # noqa: E402
 from ntkstats import training as training  # noqa: E402
+from ntkstats.attach import as_optax as as_optax  # noqa: E402
+from ntkstats.attach import watch as watch  # noqa: E402
 from ntkstats.kernels import empirical_ntk as empirical_ntk  # noqa: E402
 from ntkstats.kernels import ntk_diagonal as ntk_diagonal  # noqa: E402
 from ntkstats.kernels import ntk_operator as ntk_operator  # noqa: E402
@@ -37,6 +40,8 @@ __all__ = [
     "RecordAt",
     "Recorder",
     "as_model",
+    "as_optax",
+    "attach",
     "collectors",
     "empirical_ntk",
     "errors",
@@ -52,4 +57,5 @@ __all__ = [
     "recording",
     "spectrum",
     "training",
+    "watch",
 ]

@@ -123,6 +123,14 @@ class DuplicateNameError(CollectorError):
     """
 
 
+class ContractError(CollectorError, AssertionError):
+    """A collector does not keep the contract that lets it run anywhere.
+
+    Raised by `ntkstats.testing.check_collector`. The message names the collector, the clause, what
+    was found and what to change.
+    """
+
+
 class MissingExtraError(CollectorError):
     """A collector needs something the loop did not pass.
 

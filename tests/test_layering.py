@@ -19,8 +19,12 @@ ORDER = (
     "spectrum",
     "collectors",
     "recording",
+    "attach",
     "training",
     "plots",
+    "cli",
+    "__main__",
+    "testing",
 )
 MODULES = sorted(ROOT.rglob("*.py"))
 SEES_JAXPRS = "_compat"

@@ -8,8 +8,10 @@ from ntkstats._compat._graph import trace as trace
 from ntkstats._compat._graph import traces_alike as traces_alike
 from ntkstats._compat._neural_tangents import import_neural_tangents as import_neural_tangents
 from ntkstats._compat._tracing import contains_convolution as contains_convolution
+from ntkstats._compat._tracing import host_callbacks as host_callbacks
 from ntkstats._compat._tracing import inside_trace as inside_trace
 from ntkstats._compat._tracing import is_tracer as is_tracer
+from ntkstats._compat._tracing import keeps_tracers as keeps_tracers
 from ntkstats._compat._tracing import leaves_float64 as leaves_float64
 from ntkstats._compat._tracing import pullback_bytes as pullback_bytes
 from ntkstats._compat._tracing import side_effects as side_effects

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -53,6 +55,29 @@ def side_effects(fn: Callable[..., Any], *args: Any) -> list[str]:
     """Names of the side effects of ``fn(*args)``; printing for debugging does not count."""
     found = jax.make_jaxpr(fn)(*args).effects
     return sorted({type(e).__name__ for e in found if "Debug" not in type(e).__name__})
+
+
+def host_callbacks(fn: Callable[..., Any], *args: Any) -> list[str]:
+    """Names of the operations by which ``fn(*args)`` calls Python on the host while it runs."""
+    names = (equation.primitive.name for equation in _equations(jax.make_jaxpr(fn)(*args)))
+    return sorted({name for name in names if "callback" in name or name == "debug_print"})
+
+
+def keeps_tracers(fn: Callable[..., Any], *args: Any) -> bool:
+    """Whether ``fn(*args)`` leaves values of a trace behind, in a list of its own say.
+
+    As `jax.checking_leaks`, which searches the whole heap for the owner and takes minutes at it.
+    """
+    traces: list[weakref.ref[Any]] = []
+
+    def watched(*args: Any) -> Any:
+        tracer = next(leaf for leaf in jax.tree.leaves(args) if is_tracer(leaf))
+        traces.append(weakref.ref(tracer._trace))
+        return fn(*args)
+
+    jax.eval_shape(watched, *args)
+    gc.collect()
+    return any(trace() is not None for trace in traces)
 
 
 def leaves_float64(fn: Callable[..., Any], *args: Any) -> bool:

@@ -23,16 +23,40 @@ from ntkstats.collectors._ntk import kernel_target_alignment as kernel_target_al
 from ntkstats.collectors._ntk import kernel_velocity as kernel_velocity
 from ntkstats.collectors._ntk import ntk_spectrum as ntk_spectrum
 from ntkstats.collectors._ntk import self_entropy as self_entropy
+from ntkstats.collectors._quantities import Diagonal as Diagonal
+from ntkstats.collectors._quantities import Eigenvalues as Eigenvalues
+from ntkstats.collectors._quantities import GradientOverlaps as GradientOverlaps
+from ntkstats.collectors._quantities import Kernel as Kernel
+from ntkstats.collectors._quantities import LossKernel as LossKernel
+from ntkstats.collectors._quantities import MeanGradient as MeanGradient
+from ntkstats.collectors._quantities import ModelOutputs as ModelOutputs
+from ntkstats.collectors._quantities import OutputGradients as OutputGradients
+from ntkstats.collectors._quantities import Quantity as Quantity
+from ntkstats.collectors._quantities import Reading as Reading
+from ntkstats.collectors._quantities import SampleGradientNorms as SampleGradientNorms
+from ntkstats.collectors._quantities import SampleLosses as SampleLosses
 from ntkstats.collectors._types import Field as Field
 from ntkstats.collectors._types import Program as Program
 from ntkstats.collectors._types import Snapshot as Snapshot
 
 __all__ = [
     "Collector",
+    "Diagonal",
+    "Eigenvalues",
     "Field",
+    "GradientOverlaps",
+    "Kernel",
     "Label",
+    "LossKernel",
+    "MeanGradient",
+    "ModelOutputs",
     "Moment",
+    "OutputGradients",
     "Program",
+    "Quantity",
+    "Reading",
+    "SampleGradientNorms",
+    "SampleLosses",
     "Snapshot",
     "accuracy",
     "bind",

@@ -17,6 +17,7 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from ntkstats._compat import Equation, Graph, Literal, Variable
@@ -140,6 +141,9 @@ def _terms(graph: Graph, atom: Atom, steps: tuple[Step, ...]) -> list[Term]:
     producers = graph.producers
     if _is_zero(atom, producers):
         return []
+    if isinstance(atom, Variable) and not jnp.issubdtype(atom.dtype, jnp.floating):
+        # Products of complex numbers (Fourier layers) become real in ways that are not followed.
+        return [DENSE]
     if isinstance(atom, Literal) or atom not in producers:
         # The sum so far of a scan that accumulates adds nothing of its own.
         accumulated = bool(steps) and steps[0].name == "accumulate" and steps[0].value[1] is atom

@@ -195,6 +195,17 @@ class Operand:
 def masked_ids(operand: Operand, ids: Array) -> Array:
     """Indices inside the vocabulary, or -1 for those that count for nothing."""
     assert operand.vocabulary is not None
+    ids = _signed(ids)
     if operand.clip:
         return jnp.clip(ids, 0, operand.vocabulary - 1)
     return jnp.where((ids >= 0) & (ids < operand.vocabulary), ids, -1)
+
+
+def _signed(ids: Array) -> Array:
+    """Indices in a type that holds -1 and the size of any vocabulary."""
+    wide = jnp.int64 if ids.dtype.itemsize == 8 else jnp.int32
+    if jnp.issubdtype(ids.dtype, jnp.unsignedinteger):
+        # What has no place there is out of bounds of any table.
+        most = min(jnp.iinfo(ids.dtype).max, jnp.iinfo(wide).max)
+        ids = jnp.minimum(ids, jnp.asarray(most, ids.dtype))
+    return ids.astype(wide)

@@ -157,12 +157,14 @@ def _decision(
     """Check the model and decide, or remember that this was done for equal shapes."""
     x = as_inputs(probe)
     # Inside a trace there are no numbers to check; shapes are checked all the same.
-    unchecked = checked or any(map(is_tracer, jax.tree.leaves((params, state, x))))
+    traced = any(map(is_tracer, jax.tree.leaves((params, state, x))))
+    unchecked = checked or traced
     if not unchecked and not isinstance(probe, Probe):
         probe = Probe(x)
     shapes = jax.tree.map(_shape, (params, state, x))
     leaves, structure = jax.tree.flatten(shapes)
-    key = (request, unchecked, tuple(leaves), structure, x64_enabled(), jax.default_backend())
+    here = x64_enabled(), jax.default_backend()
+    key = (request, unchecked, traced, tuple(leaves), structure, *here)
     known = _DECISIONS.setdefault(model, {})
     if key not in known:
         heads = (
@@ -170,7 +172,8 @@ def _decision(
             if unchecked
             else check_model(model, params, state, probe)
         )
-        numbers = None if unchecked else (params, state, x)
+        # The engine is tested even if the model need not be.
+        numbers = None if traced else (params, state, x)
         decision = decide(model, request, heads, shapes, numbers)
         if not decision.fleeting:
             known[key] = decision

@@ -21,7 +21,7 @@ from ntkstats.kernels._types import Task
 from ntkstats.models import Model
 from ntkstats.typing import Array, Inputs, Params, State
 
-SAMPLES = 2
+SAMPLES = 3
 # Both sides round differently, in half precision already on the way forward.
 TOLERANCE = {2: 0.1, 4: 1e-3, 8: 1e-8}
 
@@ -30,8 +30,11 @@ def disagreement(
     structure: Structure, model: Model, head: str, params: Params, state: State, x: Inputs
 ) -> str | None:
     """What is wrong, in a sentence; None if nothing is (or nothing is finite)."""
-    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:SAMPLES], x)
-    n = jax.tree.leaves(batch)[0].shape[0]
+    total = jax.tree.leaves(x)[0].shape[0]
+    # Far apart: neighbours can be alike, such as sequences of nothing but padding.
+    samples = np.unique(np.linspace(0, total - 1, SAMPLES).astype(int))
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[samples], x)
+    n = len(samples)
     out = structure.graph.inputs[-1]
     v = jax.random.normal(jax.random.key(0), (n, 1, out.size), out.dtype)
     task = Task("given", head, n, out.size, 1)
@@ -50,7 +53,9 @@ def disagreement(
     ours, expected, size = (float(np.asarray(value)) for value in both(params, state, batch))
     if not math.isfinite(expected) or not math.isfinite(size):
         return None
-    width = min(jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(params))
+    # As JAX computes with them: NumPy arrays may be wider.
+    dtypes = [jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(params)]
+    width = min(dtype.itemsize for dtype in dtypes)
     if abs(ours - expected) <= TOLERANCE[width] * max(abs(size), abs(expected)):
         return None
     return f"v^T K v = {ours:.6g} on a test vector, but |J^T v|^2 = {expected:.6g}."

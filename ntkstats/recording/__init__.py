@@ -12,10 +12,17 @@ from ntkstats.recording._reader import RunInfo as RunInfo
 from ntkstats.recording._reader import list_runs as list_runs
 from ntkstats.recording._reader import open_run as open_run
 from ntkstats.recording._recorder import Recorder as Recorder
+from ntkstats.recording._repair import Repair as Repair
+from ntkstats.recording._repair import repair as repair
 from ntkstats.recording._schedule import RecordAt as RecordAt
 from ntkstats.recording._sinks import CSVSink as CSVSink
 from ntkstats.recording._sinks import LogSink as LogSink
 from ntkstats.recording._sinks import Sink as Sink
+from ntkstats.recording._summary import RunSummary as RunSummary
+from ntkstats.recording._summary import is_written as is_written
+from ntkstats.recording._summary import summarise as summarise
+from ntkstats.recording._tensorboard import TensorBoardSink as TensorBoardSink
+from ntkstats.recording._wandb import WandbSink as WandbSink
 
 __all__ = [
     "CSVSink",
@@ -23,11 +30,18 @@ __all__ = [
     "Overhead",
     "RecordAt",
     "Recorder",
+    "Repair",
     "Report",
     "RunInfo",
+    "RunSummary",
     "Sink",
+    "TensorBoardSink",
+    "WandbSink",
     "export",
+    "is_written",
     "list_runs",
     "open_run",
     "open_runs",
+    "repair",
+    "summarise",
 ]

@@ -58,7 +58,9 @@ class RunInfo(NamedTuple):
     last_step: int | None
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
+    """One record without its arrays."""
+
     id: int
     attempt: int
     step: int
@@ -108,12 +110,12 @@ def open_run(path: str | os.PathLike[str], *, attempts: str | int = "latest") ->
     SchemaVersionError
         It was written by a newer version.
     """
-    with _opened(path) as (file, db):
-        stored = _stored(db, file)
-        history = _history(db)
-        records = _visible(db, history, attempts, file)
+    with opened(path) as (file, db):
+        stored = stored_in(db, file)
+        history = history_in(db)
+        records = visible_in(db, history, attempts, file)
         arrays = _arrays(db, {record.id for record in records})
-        attrs = _attrs(db, stored, history, records)
+        attrs = attrs_in(db, stored, history, records)
     return _dataset(stored, records, arrays, attrs, with_attempt=attempts == "all")
 
 
@@ -139,24 +141,29 @@ def list_runs(folder: str | os.PathLike[str] = ".") -> tuple[RunInfo, ...]:
 
 
 def _info(path: Path) -> RunInfo:
-    with _opened(path) as (file, db):
-        meta = _stored(db, file).meta
-        history = _history(db)
-        records = _visible(db, history, "latest", file)
+    with opened(path) as (file, db):
+        meta = stored_in(db, file).meta
+        history = history_in(db)
+        records = visible_in(db, history, "latest", file)
         last = records[-1].step if records else None
-        status = _status(db, history)
+        status = status_in(db, history)
         return RunInfo(file, meta["run_id"], meta["created"], status, len(records), last)
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Path, sqlite3.Connection]]:
-    """The file of a run and a connection that sees one moment of it."""
+def opened(
+    path: str | os.PathLike[str], *, blank: bool = False
+) -> Iterator[tuple[Path, sqlite3.Connection]]:
+    """The file of a run and a connection that sees one moment of it; a blank one if allowed."""
     file = store_path(path)
     if not file.is_file():
         raise RunNotFoundError(_not_found(file))
     with explain(file, "read"), closing(_connect(file)) as db:
         if _schema.is_blank(db):
-            raise RunNotFoundError(_no_record(file))
+            if not blank:
+                raise RunNotFoundError(_no_record(file))
+            yield file, db
+            return
         version = _schema.version_of(db, file)
         if version < _schema.VERSION:  # brought up to date in memory; the file stays as it is
             copy = sqlite3.connect(":memory:", isolation_level=None)
@@ -192,14 +199,14 @@ def _no_record(file: Path) -> str:
     return f"{file} holds no record yet; a run is stored with its first record"
 
 
-def _stored(db: sqlite3.Connection, file: Path) -> Stored:
+def stored_in(db: sqlite3.Connection, file: Path) -> Stored:
     stored = read_stored(db)
     if not stored.meta:
         raise RunNotFoundError(_no_record(file))
     return stored
 
 
-def _history(db: sqlite3.Connection) -> list[_Attempt]:
+def history_in(db: sqlite3.Connection) -> list[_Attempt]:
     rows = db.execute(
         "SELECT id, started, ended, status, from_step, facts FROM attempts ORDER BY id"
     )
@@ -209,7 +216,7 @@ def _history(db: sqlite3.Connection) -> list[_Attempt]:
     ]
 
 
-def _status(db: sqlite3.Connection, history: Sequence[_Attempt]) -> str:
+def status_in(db: sqlite3.Connection, history: Sequence[_Attempt]) -> str:
     """Status of the run; one that nobody writes any more was killed."""
     if history[-1].status != "running":
         return history[-1].status
@@ -217,14 +224,14 @@ def _status(db: sqlite3.Connection, history: Sequence[_Attempt]) -> str:
     return "running" if owner is not None and not _lock.is_dead(owner) else "killed"
 
 
-def _visible(
+def visible_in(
     db: sqlite3.Connection, history: Sequence[_Attempt], attempts: str | int, file: Path
-) -> list[_Record]:
+) -> list[Record]:
     """The records to show, in order of attempt and step."""
     rows = db.execute(
         "SELECT id, attempt, step, time, duration, finite FROM records ORDER BY attempt, step"
     )
-    records = [_Record(*row) for row in rows]
+    records = [Record(*row) for row in rows]
     if attempts == "all":
         return records
     if attempts == "latest":
@@ -260,14 +267,14 @@ def _arrays(db: sqlite3.Connection, wanted: set[int]) -> dict[str, dict[int, np.
     return found
 
 
-def _attrs(
+def attrs_in(
     db: sqlite3.Connection,
     stored: Stored,
     history: Sequence[_Attempt],
-    records: Sequence[_Record],
+    records: Sequence[Record],
 ) -> dict[str, Any]:
     meta = dict(stored.meta)
-    status = _status(db, history)
+    status = status_in(db, history)
     failures = db.execute(
         "SELECT attempt, step, stage, error, message FROM failures ORDER BY id"
     ).fetchall()
@@ -287,7 +294,7 @@ def _attrs(
 
 def _dataset(
     stored: Stored,
-    records: Sequence[_Record],
+    records: Sequence[Record],
     arrays: Mapping[str, Mapping[int, np.ndarray]],
     attrs: dict[str, Any],
     *,
@@ -317,7 +324,7 @@ def _dataset(
 
 
 def _axis_coords(
-    axis: str, rows: Sequence[_Record], created: float, *, with_attempt: bool
+    axis: str, rows: Sequence[Record], created: float, *, with_attempt: bool
 ) -> dict[str, Any]:
     suffix = axis.removeprefix(STEP)
     times = np.array([row.time - created for row in rows], np.float64)
@@ -344,7 +351,7 @@ def _axis_coords(
     return coords
 
 
-def _stack(arrays: Mapping[int, np.ndarray], rows: Sequence[_Record]) -> np.ndarray:
+def _stack(arrays: Mapping[int, np.ndarray], rows: Sequence[Record]) -> np.ndarray:
     """Rows along a new leading axis; where one is missing, NaN."""
     present = [arrays[row.id] for row in rows if row.id in arrays]
     dtype = np.result_type(*present)

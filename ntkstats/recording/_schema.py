@@ -42,6 +42,9 @@ _TABLES = (
         stage TEXT NOT NULL, error TEXT NOT NULL, message TEXT NOT NULL)""",
 )
 
+NAMES = ("arrays", "records", "failures", "fields", "attempts", "lock", "meta")
+"""Tables, those that refer to others first."""
+
 Migration = Callable[[sqlite3.Connection], None]
 
 MIGRATIONS: Mapping[int, Migration] = {}
@@ -58,7 +61,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 def clear(connection: sqlite3.Connection) -> None:
     """Drop every table of a run that holds no record; the caller holds a transaction."""
-    for name in ("arrays", "records", "failures", "fields", "attempts", "lock", "meta"):
+    for name in NAMES:
         connection.execute(f"DROP TABLE {name}")
 
 

@@ -1,4 +1,7 @@
-"""Mirrors of the scalars of each record: a log, a CSV file, or whatever the user brings."""
+"""Mirrors of the scalars of each record: a log, a CSV file, or whatever the user brings.
+
+The mirrors that need other packages have modules of their own.
+"""
 
 from __future__ import annotations
 

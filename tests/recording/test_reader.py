@@ -269,7 +269,8 @@ def test_an_export_never_overwrites(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("target", "part"), [("run.parquet", r"ends in \.nc or \.csv"), ("run", "cannot export to")]
+    ("target", "part"),
+    [("run.xlsx", r"one of \.nc, \.zarr, \.parquet, \.csv"), ("run", "cannot export to")],
 )
 def test_an_unknown_file_type_is_refused(tmp_path, target, part):
     with pytest.raises(StoreError, match=part):
