@@ -13,7 +13,6 @@ import pytest
 from ntkstats import kernels
 from ntkstats._compat import x64
 from ntkstats.errors import BudgetError, PrecisionError
-from ntkstats.kernels import _decide
 from ntkstats.models import layer_names
 
 from . import zoo
@@ -51,12 +50,6 @@ HEAVY = (
     "critic",
     "coupling_flow_density",
 )
-
-
-@pytest.fixture(autouse=True)
-def untested(monkeypatch):
-    """Without the engine's test of itself: everything here is a harder one."""
-    monkeypatch.setattr(_decide, "disagreement", lambda *_: None)
 
 
 def on(names):

@@ -137,7 +137,7 @@ def test_other_figures_can_be_drawn_from_the_stored_runs(folder):
     lam = np.clip(ds.eigenvalues.values[0], 0, None)
     drawn = ax.get_lines()[0].get_ydata()
     shares = lam.astype(np.float64) / lam.sum(1, keepdims=True, dtype=np.float64)
-    np.testing.assert_allclose(drawn[:5], np.median(shares, 0)[:5], rtol=1e-5)
+    np.testing.assert_allclose(drawn[:5], np.median(shares, 0)[:5], rtol=1e-6)
     assert len(plots.eigenvalue_paths(ds, top=3).get_legend().get_texts()) == 3
     layers = [t.get_text() for t in plots.layer_shares(ds).get_legend().get_texts()]
     assert layers == ["Dense_0", "Conv_0"]
