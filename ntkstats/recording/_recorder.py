@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 
 from ntkstats.collectors import Collector, Program
 from ntkstats.errors import NtkStatsError, RecordingError, StoreError
@@ -22,7 +23,9 @@ from ntkstats.recording._groups import (
     union,
 )
 from ntkstats.recording._journal import Journal, Report
+from ntkstats.recording._memory import pack, unpack
 from ntkstats.recording._meter import Meter
+from ntkstats.recording._order import as_step, check_order
 from ntkstats.recording._schedule import RecordAt
 from ntkstats.recording._session import Session
 from ntkstats.recording._settings import open_store, settings_of
@@ -38,7 +41,7 @@ class Recorder:
     steps a call costs a set look-up. A due call measures, waits until the numbers are on the
     host (so the next step may donate its buffers) and returns when they are on disk.
 
-    The first state it sees and the final one are recorded with everything, whatever the
+    The first state of a run and the final one are recorded with everything, whatever the
     schedules say. What goes wrong later is stored with the run and warned about once; it never
     stops the training, unless ``strict``.
 
@@ -66,9 +69,11 @@ class Recorder:
         Size of an ensemble trained together: the leaves of what the loop passes, and the records,
         have a leading member axis.
     resume
-        Continue the run at this path if there is one. The rows at and after the first step seen
-        are superseded: kept in the file, and not shown by default. ``"takeover"`` also takes the
-        run from a process that cannot be asked whether it still runs (on another machine).
+        Continue the run at this path if there is one, as if it had never stopped; with collectors
+        that compare records, `restore` what `state` said when the checkpoint was saved. The rows
+        at and after the first step seen are superseded: kept in the file, and not shown by
+        default. ``"takeover"`` also takes the run from a process that cannot be asked whether it
+        still runs (on another machine).
     strict
         Raise a RecordingError for what would otherwise be stored and warned about.
     sinks
@@ -195,12 +200,12 @@ class Recorder:
             try:
                 number = operator.index(step)
             except TypeError:
-                pass  # said properly by _visit
+                pass  # said properly by as_step
             else:
                 self._seen = number
                 if not self._due(number):
                     return
-        self._visit(step, obj, extras, everything=not self._started)
+        self._visit(step, obj, extras)
 
     def finish(self, obj: Any, step: int | None = None, **extras: Any) -> Report:
         """Record the final state with all collectors, mark the run finished and close it.
@@ -215,7 +220,7 @@ class Recorder:
         extras
             As in a call. A collector whose extras are missing is left out and noted as a failure.
         """
-        self._visit(self._seen + 1 if step is None else step, obj, extras, everything=True)
+        self._visit(self._seen + 1 if step is None else step, obj, extras, final=True)
         return self._journal.end("finished")
 
     def close(self) -> Report:
@@ -254,15 +259,46 @@ class Recorder:
 
     @property
     def carry(self) -> PyTree:
-        """What the collectors remember between records, to be saved with a checkpoint.
+        """What the collectors remember between records; a scan of your own starts from it.
 
-        Set it after `bind` when resuming, if collectors compare with earlier records.
+        Set it to what the scan returned. For checkpoints, see `state`.
         """
-        return self._session.meter.carry
+        return self._session.carry
 
     @carry.setter
     def carry(self, carry: PyTree) -> None:
-        self._session.meter.carry = carry
+        self._session.carry = carry
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What the recorder remembers, to be saved with a checkpoint of the training state.
+
+        Returns
+        -------
+        dict
+            Arrays of fixed shapes by name, without PRNG key types: orbax, safetensors and
+            ``np.savez`` hold it as it is.
+        """
+        return pack(self._session.recorded, self._session.carry)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint was saved; call it before the first call, with ``resume``.
+
+        Parameters
+        ----------
+        state
+            What `state` returned when the checkpoint was saved.
+
+        Raises
+        ------
+        RecordingError
+            It is something else, or this recorder has recorded already.
+        RunMismatchError
+            It belongs to other collectors or probes; raised at the first call or `bind`.
+        """
+        if self._started:
+            msg = "restore was called after the first call; resume in a new Recorder, restore first"
+            raise RecordingError(msg)
+        self._session.restore(unpack(state))
 
     def extend(
         self,
@@ -294,7 +330,7 @@ class Recorder:
             arrays = unstack(jax.device_get(dict(records)), program.fields, self._members, axis)
             numbers = steps_of(steps, len(arrays))
             if numbers:
-                self._check_order(numbers[0])
+                check_order(numbers[0], self._session.recorded, first=not self._started)
                 self._session.extend(numbers, arrays)
                 self._seen = numbers[-1]
         except Exception as error:
@@ -323,17 +359,19 @@ class Recorder:
         meter = self._session.bind(obj, extras)
         return measure_overhead(meter, self._groups, obj, total_steps, step_seconds, extras)
 
-    def _visit(self, step: int, obj: Any, extras: Mapping[str, Any], *, everything: bool) -> None:
+    def _visit(self, step: int, obj: Any, extras: Mapping[str, Any], final: bool = False) -> None:
         """Record a due step; only the first visit may raise."""
         if self._is_closed(step):
             return
         number: int | None = None
         missing: Exception | None = None
         try:
-            number = _as_step(step)
-            self._check_order(number)
-            if number != self._session.recorded:
-                due = [g for g in self._groups if everything or g.at.due(number)]
+            number = as_step(step)
+            check_order(number, self._session.recorded, first=not self._started)
+            new = number != self._session.recorded
+            if new or not self._started:  # what does not fit together is found at the first call
+                everything = final or not (self._started or self._session.continues(number))
+                due = [g for g in self._groups if new and (everything or g.at.due(number))]
                 missing = self._session.record(number, obj, due, extras, complete=not self._started)
         except Exception as error:
             fits_not = isinstance(error, NtkStatsError) or not self._session.is_bound
@@ -347,27 +385,8 @@ class Recorder:
             stage = "write" if isinstance(missing, StoreError) else "measure"
             self._journal.fail(number, stage, missing)
 
-    def _check_order(self, step: int) -> None:
-        if step < self._session.recorded:
-            msg = (
-                f"step {step} comes after step {self._session.recorded} was recorded; steps must "
-                f"not decrease. Count updates over the whole run, or resume it in a new Recorder"
-            )
-            raise RecordingError(msg)
-
     def _is_closed(self, step: int | None) -> bool:
         if self._journal.status == "running":
             return False
         self._journal.fail(step, "record", RecordingError("the recorder is closed"))
         return True
-
-
-def _as_step(step: Any) -> int:
-    try:
-        number = operator.index(step)
-    except TypeError:
-        number = -1
-    if number < 0:
-        msg = f"step must be a non-negative integer, the number of updates so far; got {step!r}"
-        raise RecordingError(msg)
-    return number

@@ -6,14 +6,17 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
+import jax
 import numpy as np
 
 from ntkstats.errors import MissingExtraError, RecordingError
+from ntkstats.recording._continuation import NOTHING, Past, complaints, past_of
 from ntkstats.recording._extras import extra_field, scalars
 from ntkstats.recording._facts import facts
-from ntkstats.recording._groups import MEMBER, STEP, Group
+from ntkstats.recording._groups import MEMBER, STEP, Group, union
 from ntkstats.recording._identity import (
     LOOP,
     check_same_measurement,
@@ -21,8 +24,10 @@ from ntkstats.recording._identity import (
     measurement,
 )
 from ntkstats.recording._journal import Journal
+from ntkstats.recording._memory import Memory, refill, remembering
 from ntkstats.recording._meter import Meter
 from ntkstats.recording._store import Row, Stored, StoredField
+from ntkstats.typing import PyTree
 
 
 class Session:
@@ -63,6 +68,9 @@ class Session:
         """What the collectors record; known once bound."""
         self.recorded = -1
         """The last step that is in the store; -1 if there is none."""
+        self._memory: Memory | None = None
+        self._carry_was_set = False
+        self._lacks: list[tuple[int, str, RecordingError]] = []
 
     @property
     def is_bound(self) -> bool:
@@ -85,7 +93,38 @@ class Session:
             if self._stored is not None:
                 check_same_measurement(self._stored, measurement(meter, self._groups), fields)
             self._meter, self.fields = meter, {entry.field.name: entry for entry in fields}
+            if self._memory is not None:
+                self.carry = refill(meter.carry, self._memory.arrays)
         return self._meter
+
+    @property
+    def carry(self) -> PyTree:
+        """What the collectors remember."""
+        return self.meter.carry
+
+    @carry.setter
+    def carry(self, carry: PyTree) -> None:
+        self.meter.carry = carry
+        self._carry_was_set = True
+
+    def restore(self, memory: Memory) -> None:
+        """Go on with what was remembered when a checkpoint was saved."""
+        if self._meter is not None:
+            self.carry = refill(self._meter.carry, memory.arrays)
+        self._memory = memory
+        self.recorded = memory.recorded
+
+    def continues(self, step: int) -> bool:
+        """Whether a run that starts at ``step`` goes on with earlier records."""
+        if self._memory is not None and self._memory.recorded >= 0:
+            return True
+        # Only the writer sees the file, and all processes have to decide alike.
+        return jax.process_count() == 1 and bool(self._past.before(step))
+
+    @cached_property
+    def _past(self) -> Past:
+        resumes = self._stored is not None and self._journal.store is not None
+        return past_of(self._journal.store.path) if resumes else NOTHING
 
     def record(
         self,
@@ -116,6 +155,7 @@ class Session:
         if row.arrays:
             self._write([row], passed)
             meter.carry = carry
+        self._complain()
         return _missing(lacking) if lacking else None
 
     def extend(self, steps: Sequence[int], arrays: Sequence[Mapping[str, np.ndarray]]) -> None:
@@ -130,6 +170,7 @@ class Session:
         ]
         if rows:
             self._write(rows, {n: a for n, a in rows[0].arrays.items() if n not in self.fields})
+        self._complain()
 
     def _axes_of(self, names: Mapping[str, Any]) -> tuple[str, ...]:
         axes = {self.fields[name].axis if name in self.fields else STEP for name in names}
@@ -152,10 +193,11 @@ class Session:
         self._passed |= {name: array.shape for name, array in new.items()}
         self.recorded = rows[-1].step
 
-    def _begin(self, from_step: int) -> None:
-        """Say in the store what the run is and that an attempt starts here."""
+    def _begin(self, step: int) -> None:
+        """Say in the store what the run is, that an attempt starts here, and what it lacks."""
         if self._begun:
             return
+        past = self._past
         meta = {
             "run_id": uuid.uuid4().hex,
             "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -164,8 +206,19 @@ class Session:
         }
         if self._journal.store is not None:
             fields = list(self.fields.values())
+            # A step that the restored state knows as recorded is not measured again.
+            from_step = max(step, self.recorded + 1)
             self._journal.store.begin(meta, fields, facts=facts(), from_step=from_step)
         self._begun = True
+        forgetful = () if self._carry_was_set else remembering(self.meter.carry)
+        due = union(self._groups)
+        self._lacks = [(step, *c) for c in complaints(step, past, due, self._memory, forgetful)]
+
+    def _complain(self) -> None:
+        """Note what the run lacks, once the first record is safe."""
+        lacks, self._lacks = self._lacks, []
+        for step, what, why in lacks:
+            self._journal.fail(step, what, why)
 
 
 def _missing(lacking: Mapping[str, Sequence[str]]) -> MissingExtraError:
