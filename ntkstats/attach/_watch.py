@@ -172,7 +172,7 @@ def watch(program: Program, model: Model, at: RecordAt, *, until: int) -> Watch:
     ...     return (0.5 * w, watched), None
     >>> (w, watched), _ = jax.lax.scan(step, (w, watch.init()), jnp.arange(8))
     >>> records, steps = watch.results(watched)
-    >>> steps.tolist(), records["param_norm"].round(2).tolist()
+    >>> steps.tolist(), [round(float(norm), 2) for norm in records["param_norm"]]
     ([0, 4], [2.45, 0.15])
     """
     members = [field.name for field in program.fields.values() if "member" in field.dims]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ntkstats.errors import RecordingError
@@ -15,29 +15,29 @@ _FAR_BACK = 10**6  # steps; looking further back would take seconds
 
 
 class Past(NamedTuple):
-    """The steps that a run holds, in order, and those at which something failed."""
+    """The steps that a run holds, in order, and ``{step: what failed there}``."""
 
     steps: tuple[int, ...]
-    failed: frozenset[int]
+    failed: Mapping[int, str]
 
     def before(self, step: int) -> tuple[int, ...]:
         """The steps that come before ``step``."""
         return tuple(s for s in self.steps if s < step)
 
 
-NOTHING = Past((), frozenset())
+NOTHING = Past((), {})
 
 
 def past_of(path: str | os.PathLike[str]) -> Past:
     """What a run holds that is not superseded."""
     with opened(path) as (file, db):
         records = visible_in(db, history_in(db), "latest", file)
-        failed = db.execute("SELECT step FROM failures WHERE step IS NOT NULL")
-        return Past(tuple(r.step for r in records), frozenset(step for (step,) in failed))
+        failed = db.execute("SELECT step, stage FROM failures WHERE step IS NOT NULL ORDER BY id")
+        return Past(tuple(r.step for r in records), dict(failed.fetchall()))
 
 
 def complaints(
-    step: int, past: Past, at: RecordAt, memory: Memory | None, forgetful: Sequence[str]
+    step: int, past: Past, at: RecordAt | None, memory: Memory | None, forgetful: Sequence[str]
 ) -> Iterator[tuple[str, RecordingError]]:
     """What is wrong with going on at ``step``, as ``(what could not be done, why)``.
 
@@ -48,7 +48,7 @@ def complaints(
     past
         What the run holds.
     at
-        Every step at which something is recorded.
+        Every step at which something is recorded; None where that is not known.
     memory
         The restored state, if one was restored.
     forgetful
@@ -81,15 +81,15 @@ def complaints(
         yield "remember earlier records", RecordingError(msg)
 
 
-def missing_steps(step: int, past: Past, at: RecordAt, memory: Memory | None) -> list[int]:
+def missing_steps(step: int, past: Past, at: RecordAt | None, memory: Memory | None) -> list[int]:
     """The steps before ``step`` that should be stored and are not, after the last stored one."""
-    known = set(past.steps) | past.failed
+    known = {*past.steps, *past.failed}
     missing = set()
     if memory is not None and 0 <= memory.recorded <= step and memory.recorded not in known:
         missing.add(memory.recorded)
     there = past.before(step)
     last = there[-1] if there else -1
-    if there or missing:
+    if at is not None and (there or missing):
         start = max(0, step - _FAR_BACK)
         due = [s for s in range(start, step) if at.due(s)]
         # A loop that is not called at every due step says nothing about the later ones.

@@ -88,9 +88,7 @@ def refill(carry: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
             f"saved with the same collectors and probes"
         )
         raise RunMismatchError(msg)
-    filled = [
-        _as_leaf(arrays[name], leaf) if leaf.size else leaf for name, leaf in leaves.items()
-    ]
+    filled = [_as_leaf(arrays[name], leaf) if leaf.size else leaf for name, leaf in leaves.items()]
     return jax.tree.unflatten(jax.tree.structure(carry), filled)
 
 

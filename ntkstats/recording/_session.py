@@ -68,6 +68,8 @@ class Session:
         """What the collectors record; known once bound."""
         self.recorded = -1
         """The last step that is in the store; -1 if there is none."""
+        self.sporadic = False
+        """Whether only some of the due steps will be seen."""
         self._memory: Memory | None = None
         self._carry_was_set = False
         self._lacks: list[tuple[int, str, RecordingError]] = []
@@ -123,8 +125,8 @@ class Session:
 
     @cached_property
     def _past(self) -> Past:
-        resumes = self._stored is not None and self._journal.store is not None
-        return past_of(self._journal.store.path) if resumes else NOTHING
+        store = self._journal.store
+        return NOTHING if self._stored is None or store is None else past_of(store.path)
 
     def record(
         self,
@@ -211,7 +213,7 @@ class Session:
             self._journal.store.begin(meta, fields, facts=facts(), from_step=from_step)
         self._begun = True
         forgetful = () if self._carry_was_set else remembering(self.meter.carry)
-        due = union(self._groups)
+        due = None if self.sporadic else union(self._groups)
         self._lacks = [(step, *c) for c in complaints(step, past, due, self._memory, forgetful)]
 
     def _complain(self) -> None:

@@ -17,7 +17,6 @@ from ntkstats.errors import RecordingError, RecordingWarning, RunMismatchError
 from tests.collectors.systems import digits, mlp, mlp_params
 
 
-
 @pytest.fixture(autouse=True, scope="module")
 def compiled_once(tmp_path_factory):
     """Attempts that measure the same compile it once between them."""

@@ -10,7 +10,7 @@ import pytest
 from ntkstats.recording import open_run
 
 pytest.importorskip("orbax.checkpoint")
-from tests.recording.orbax_child import main  # noqa: E402
+from tests.recording.orbax_child import main
 
 STEPS = 24
 
