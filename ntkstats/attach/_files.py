@@ -36,12 +36,19 @@ def check_kind(path: Path) -> None:
             f"or give a function of your own as load="
         )
         raise CheckpointError(msg)
-    if not path.is_dir() and suffix not in SUFFIXES:
+    if suffix in SUFFIXES or path.is_dir():
+        return
+    if path.exists():
         msg = (
             f"{path.name} is no kind of checkpoint that is known here; expected an orbax folder, "
             f"{' or '.join(SUFFIXES)}. For any other format give a function as load="
         )
         raise CheckpointError(msg)
+    raise CheckpointError(_nothing_at(path))
+
+
+def _nothing_at(path: Path) -> str:
+    return f"there is no checkpoint at {path.name}; it was moved or deleted, or is called otherwise"
 
 
 def read(path: Path, part: str | None) -> Any:
@@ -64,9 +71,7 @@ def read(path: Path, part: str | None) -> Any:
         A package of an extra is missing.
     """
     if not path.exists():
-        msg = f"there is no checkpoint at {path.name}; it was moved or deleted"
-        raise CheckpointError(msg)
-    check_kind(path)
+        raise CheckpointError(_nothing_at(path))
     if path.is_dir():
         return _orbax.read(path, part)
     flat = _safetensors(path) if path.suffix.lower() == ".safetensors" else _npz(path)

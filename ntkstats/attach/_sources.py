@@ -100,6 +100,8 @@ def sources_of(checkpoints: Any, read: Open, load: Open | None) -> Sources:
 def _pairs(entries: Sequence[Any], load: Open | None) -> list[tuple[Any, Any]]:
     paths = [entry for entry in entries if isinstance(entry, str | os.PathLike)]
     if paths and len(paths) == len(entries):
+        for path in paths if load is None else ():
+            check_kind(Path(path))
         return _with_steps([Path(path) for path in paths])
     return [_pair(entry, load) for entry in entries]
 
@@ -119,8 +121,9 @@ def _with_steps(paths: Sequence[Path]) -> list[tuple[Any, Any]]:
 
 
 def _stem(path: Path) -> str:
-    known = path.suffix.lower() in (*SUFFIXES, *PICKLED)
-    return path.stem if known else path.name
+    # The rest after a dot may also be a part of a number or of a folder's name.
+    is_ending = path.suffix[1:2].isalpha() and not path.is_dir()
+    return path.stem if is_ending else path.name
 
 
 def _listed(pairs: Sequence[tuple[Any, Any]], read: Open, load: Open | None) -> list[Source]:

@@ -278,6 +278,7 @@ class Recorder:
             Arrays of fixed shapes by name, without PRNG key types: orbax, safetensors and
             ``np.savez`` hold it as it is.
         """
+        # What it knows as recorded is on disk, so that no checkpoint is ahead of the run.
         return pack(self._session.recorded, self._session.carry)
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -251,7 +251,7 @@ FORMATS = {
 
 
 def like_of(kind, form):
-    model, states = trained(kind)
+    _, states = trained(kind)
     if kind == "linen" and form == "manager":
         return states[0]
     return tree_of(states[0]) if kind == "linen" else None
@@ -331,7 +331,7 @@ def test_a_loader_of_ones_own_reads_any_format(tmp_path, live):
 
 
 def test_a_part_of_a_checkpoint_is_enough(tmp_path, live):
-    module, states = trained("linen")
+    _, states = trained("linen")
     with ocp.CheckpointManager(tmp_path / "saved") as manager:
         for step in SAVED:
             items = {"state": states[step], "recorder": {"recorded": np.asarray(step)}}
@@ -541,7 +541,7 @@ def test_progress_is_shown(folder, tmp_path, capsys):
     assert seen == [(i, None) for i in (1, 2, 3, 4)]
 
 
-# --- nothing that is read is ever run --------------------------------------------------------------
+# --- nothing that is read is ever run ------------------------------------------------------------
 
 
 class Evil:

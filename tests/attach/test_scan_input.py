@@ -109,7 +109,7 @@ def test_a_name_is_an_array_or_a_level():
             nest(flat)
 
 
-# --- into the user's structure ----------------------------------------------------------------------
+# --- into the user's structure ---------------------------------------------------------------
 
 
 def test_a_train_state_is_filled_and_keeps_its_functions():
@@ -214,6 +214,12 @@ def saved(tmp_path, *names, **arrays):
     return folder
 
 
+def unknown_format(tmp_path):
+    file = saved(tmp_path) / "a_1.h5"
+    file.write_bytes(b"HDF")
+    scan(tmp_path, [file])
+
+
 def all_damaged(tmp_path):
     folder = saved(tmp_path)
     for step in (1, 2):
@@ -248,10 +254,8 @@ BAD = {
     "half a step": (lambda t: scan(t, {0.5: LIKE}), "has step 0.5"),
     "a name as step": (lambda t: scan(t, {"best": LIKE}), "has step 'best'"),
     "True as step": (lambda t: scan(t, {True: LIKE}), "has step True"),
-    "unknown format": (
-        lambda t: scan(t, [saved(t, "a_1.npz") / "a_1.h5"]),
-        r"a_1.h5 is no kind of checkpoint.*load=",
-    ),
+    "unknown format": (unknown_format, r"a_1.h5 is no kind of checkpoint.*load="),
+    "name of nothing": (lambda t: scan(t, [t / "ckpt_3"]), "there is no checkpoint at ckpt_3"),
     "falling steps": (falling_stream, "step 3 comes after step 5.*order of their steps"),
     "all damaged": (all_damaged, "none of the checkpoints could be loaded; .*m_1.npz cannot be"),
     "file that is gone": (

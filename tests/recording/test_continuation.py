@@ -94,7 +94,7 @@ def attempt(path, until, checkpoint=None, *, save_at=(), before_the_call=True, o
         recorder(step, params)
         if step in save_at and not before_the_call:
             saved[step] = (step, params, opt_state, recorder.state())
-        params, opt_state, value = update(params, opt_state, step)
+        params, opt_state, _ = update(params, opt_state, step)
     if until == STEPS:
         recorder.finish(params)
     else:
@@ -334,7 +334,7 @@ def test_the_state_of_an_older_checkpoint_is_said_and_nothing_is_superseded(tmp_
 def test_the_state_of_a_newer_checkpoint_is_refused(tmp_path):
     saved = attempt(tmp_path / "run", 11, save_at={5, 10})
     mixed = (*saved[5][:3], saved[10][3])
-    with pytest.raises(RecordingError, match="goes on at step 5.*record of step 9.*checkpoint of"):
+    with pytest.raises(RecordingError, match=r"goes on at step 5.*record of step 9.*checkpoint of"):
         attempt(tmp_path / "run", 13, mixed)
 
 
@@ -391,14 +391,15 @@ BAD_STATES = {
 def test_what_is_no_state_of_this_recorder_is_refused(case, tmp_path):
     change, error, part = BAD_STATES[case]
     saved = attempt(tmp_path / "run", 6, save_at={5})
-    step, params, opt_state, state = saved[5]
-    with pytest.raises(error, match=part):
-        recorder = recorder_at(tmp_path / "run")
-        try:
+    step, params, _, state = saved[5]
+
+    def resume():
+        with recorder_at(tmp_path / "run") as recorder:
             recorder.restore(change(state))
             recorder(step, params)
-        finally:
-            recorder.close()
+
+    with pytest.raises(error, match=part):
+        resume()
     assert nts.open_run(tmp_path / "run").step.values.tolist() == [0, 4]
 
 
