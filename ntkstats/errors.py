@@ -180,6 +180,23 @@ class RecordingWarning(NtkStatsWarning):
     """A measurement or a mirror failed; training goes on and the failure is stored."""
 
 
+# --- checkpoints ------------------------------------------------------------------------------
+
+
+class CheckpointError(NtkStatsError, ValueError):
+    """A checkpoint cannot be read, or its step cannot be told.
+
+    Pickles are never loaded, since they run code: convert them to ``.safetensors`` or ``.npz``.
+    """
+
+
+class CheckpointMismatchError(CheckpointError):
+    """A checkpoint holds other arrays than ``like=``, or not the ``part=`` that was asked for.
+
+    The message names those that are missing, unexpected, or of another shape.
+    """
+
+
 # --- everything else --------------------------------------------------------------------------
 
 

@@ -1,118 +1,162 @@
-"""A scan that stops at the steps of a schedule, so that the steps between cost nothing more."""
+"""Runs that already happened, measured from their checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from ntkstats._compat import loaded
+from ntkstats.attach._files import read
+from ntkstats.attach._fill import fill
+from ntkstats.attach._progress import lines
+from ntkstats.attach._sidecar import Sidecar
+from ntkstats.attach._sources import Open, chosen, sources_of
+from ntkstats.attach._visit import Scan
+from ntkstats.collectors import Collector
+from ntkstats.models import Probe
+from ntkstats.recording import RecordAt, Report, Sink
+from ntkstats.recording._visits import Visits
+from ntkstats.typing import Array
 
-from ntkstats.errors import RecordingError
-from ntkstats.typing import Array, PyTree
 
-Carry = TypeVar("Carry")
-Step = Callable[[Carry, PyTree], tuple[Carry, PyTree]]
+def scan_checkpoints(
+    model: Any,
+    checkpoints: Any,
+    probes: Probe | Sequence[Probe],
+    collectors: Collector | Sequence[Collector],
+    path: str | os.PathLike[str],
+    *,
+    like: Any = None,
+    part: str | None = None,
+    load: Open | None = None,
+    at: RecordAt | None = None,
+    key: Array | None = None,
+    config: Any = None,
+    seed: int | Sequence[int] | None = None,
+    members: int | None = None,
+    strict: bool = False,
+    sinks: Sequence[Sink] = (),
+    precision: str | None = None,
+    budget_bytes: int | None = None,
+    progress: Callable[[int, int | None], None] | bool = False,
+) -> Report:
+    """Measure the checkpoints of a run that already happened, and store it as if it were recorded.
 
-
-def scan_between(
-    step: Step,
-    measure: Callable[[Any, Array, Array, Carry], Any],
-    held: Any,
-    init: Carry,
-    xs: PyTree,
-    n: int,
-    rows: np.ndarray,
-    stops: np.ndarray,
-) -> tuple[Carry, PyTree, Any]:
-    """`jax.lax.scan` with a measurement before each of some steps.
-
-    A condition inside the loop would have XLA copy the parameters at every step, since it cannot
-    tell that the update comes after the measurement. Here the loop between two measurements is
-    one without any.
+    Checkpoints are taken one at a time in the order of their steps. A second call with the same
+    path goes on where the first one stopped and adds checkpoints that appeared since. One that
+    cannot be loaded is stored as a failure, warned about once, and passed over.
 
     Parameters
     ----------
-    step
-        As for `jax.lax.scan`.
-    measure
-        ``measure(held, row, stop, carry) -> held``.
-    held
-        What the measurements are kept in.
-    init, xs
-        As for `jax.lax.scan`.
-    n
-        How many steps.
-    rows, stops
-        ``(K,)`` where to keep each measurement, and after how many steps it is due, increasing.
+    model
+        A `Model` or anything that [`as_model`][ntkstats.as_model] takes.
+    checkpoints
+        A folder (of orbax's CheckpointManager, of single orbax checkpoints, or of
+        ``.safetensors`` or ``.npz`` files), one such checkpoint, a list of them, ``{step: path}``,
+        pairs ``(step, path)``, or objects that the model splits in place of the paths. Steps are
+        read from names such as ``checkpoint_1000``, ``step-1000.safetensors`` and
+        ``model_000100.npz``. Pairs from a generator are taken one by one, in rising order.
+    probes, collectors
+        As for [`Recorder`][ntkstats.Recorder].
+    path
+        File of the run to write.
+    like
+        What was saved, with any numbers in it: parameters, TrainState, flax nnx or Equinox
+        module. The arrays are filled into a copy. By default the model itself if it is a module,
+        otherwise the tree of arrays is taken as it is, with dicts and lists for its levels.
+    part
+        Which part of a checkpoint holds it, levels joined by slashes: ``"params"``, or
+        ``"state/params"`` where orbax saved several items. The rest is not read from orbax.
+    load
+        Your own loader, for other formats: it is given each path (or whatever stands in its
+        place; a list of steps will do) and returns what the model splits.
+    at
+        Which steps to measure; by default all.
+    key, config, seed, members, strict, sinks, precision, budget_bytes
+        As for [`Recorder`][ntkstats.Recorder].
+    progress
+        ``progress(done, total)``, called after each checkpoint (total is None for a generator);
+        True prints a line to standard error every few seconds.
 
     Returns
     -------
-    carry, ys
-        As of `jax.lax.scan`.
-    held
-    """
-    carry_shape, y_shape = jax.eval_shape(step, init, jax.tree.map(lambda a: a[0], xs))
-    _check_carry(init, carry_shape)
-    ys = jax.tree.map(lambda y: jnp.zeros((n, *y.shape), y.dtype), y_shape)
-
-    def one(i: Array, both: tuple[Carry, PyTree]) -> tuple[Carry, PyTree]:
-        carry, ys = both
-        x = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, i, keepdims=False), xs)
-        carry, y = step(carry, x)
-        put = jax.lax.dynamic_update_index_in_dim
-        return carry, jax.tree.map(lambda all_y, one_y: put(all_y, one_y, i, 0), ys, y)
-
-    def up_to_stop(all_: Any, segment: tuple[Array, ...]) -> tuple[Any, None]:
-        carry, ys, held = all_
-        row, start, stop = segment
-        carry, ys = jax.lax.fori_loop(start, stop, one, (carry, ys))
-        return (carry, ys, measure(held, row, stop, carry)), None
-
-    init = jax.tree.map(lambda leaf, shape: jnp.asarray(leaf, shape.dtype), init, carry_shape)
-    done, state = 0, (init, ys, held)
-    if len(stops):
-        starts = np.concatenate([[0], stops[:-1]])
-        segments = tuple(jnp.asarray(part) for part in (rows, starts, stops))
-        state, done = jax.lax.scan(up_to_stop, state, segments)[0], int(stops[-1])
-    carry, ys, held = state
-    if done < n:
-        carry, ys = jax.lax.fori_loop(done, n, one, (carry, ys))
-    return carry, ys, held
-
-
-def scan_length(xs: PyTree, length: int | None) -> int:
-    """How many steps a scan makes.
+    Report
+        Its ``path`` is that of the run, for [`open_run`][ntkstats.open_run].
 
     Raises
     ------
-    RecordingError
-        What it is given has several sizes, or none.
+    CheckpointError
+        No checkpoint can be read, a step cannot be told from a name, or a file may hold a pickle,
+        which is never loaded.
+    CheckpointMismatchError
+        The first checkpoint does not fit ``like``.
+    RunMismatchError
+        The path holds a run of another model, probe, config or key.
+    DependencyError
+        orbax or safetensors is needed and not installed.
+    NtkStatsError
+        As for `Recorder`.
+
+    Notes
+    -----
+    Collectors that compare with earlier records compare with the checkpoint before. What they
+    remember lies in ``NAME.scan.npz`` beside the run, so that a later call can go on; without that
+    file, or for a checkpoint older than the last measured one, they are measured again from the
+    first checkpoint on.
+
+    Examples
+    --------
+    >>> import tempfile, jax.numpy as jnp, numpy as np, ntkstats as nts
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> for step in (0, 50, 100):
+    ...     np.savez(f"{folder.name}/model_{step}.npz", w=np.full((3, 2), 1.0 + step, np.float32))
+    >>> model = nts.as_model(lambda params, x: x @ params["w"])
+    >>> probe, norm = nts.Probe(jnp.eye(3)), nts.collectors.param_norm()
+    >>> report = nts.scan_checkpoints(model, folder.name, probe, norm, folder.name + "/run")
+    >>> nts.open_run(report.path).step.values
+    array([  0,  50, 100])
+    >>> folder.cleanup()
     """
-    sizes = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in jax.tree.leaves(xs)}
-    if length is not None:
-        sizes.add(length)
-    if len(sizes) != 1 or None in sizes:
-        message = (
-            f"scan was given xs and length with the sizes {sorted(map(str, sizes))}; expected one "
-            "size. Stack what the steps take along a first axis, or give length= alone."
-        )
-        raise RecordingError(message)
-    return int(sizes.pop())  # type: ignore[arg-type]
+    if like is None and _is_module(model):
+        like = model
+
+    def open_file(file: Path) -> Any:
+        tree = read(file, part)
+        return tree if like is None else fill(like, tree, file.name)
+
+    sources = sources_of(checkpoints, open_file, load)
+    if at is not None:
+        sources = chosen(sources, at)
+    visits = Visits.open(
+        path,
+        model,
+        probes,
+        collectors,
+        at=RecordAt.every(1),
+        key=key,
+        config=config,
+        seed=seed,
+        members=members,
+        strict=strict,
+        sinks=sinks,
+        precision=precision,
+        budget_bytes=budget_bytes,
+    )
+    show = lines() if progress is True else progress or _silent
+    with visits.recorder:
+        Scan(visits, Sidecar.beside(path), bare=like is None and load is None).run(sources, show)
+        return visits.finish()
 
 
-def _check_carry(init: Any, shape: Any) -> None:
-    given: Any = jax.tree.structure(init)
-    returned: Any = jax.tree.structure(shape)
-    shapes = [
-        (np.shape(a), b.shape)
-        for a, b in zip(jax.tree.leaves(init), jax.tree.leaves(shape), strict=False)
-    ]
-    if given != returned or any(a != b for a, b in shapes):
-        message = (
-            f"the step of a scan was given a carry {given} and returned {returned} (shapes "
-            f"{[pair for pair in shapes if pair[0] != pair[1]]}); expected the same structure and "
-            "shapes, as for jax.lax.scan."
-        )
-        raise RecordingError(message)
+def _silent(done: int, total: int | None) -> None:
+    """Show nothing."""
+
+
+def _is_module(model: Any) -> bool:
+    """Whether checkpoints can be filled into the model itself."""
+    nnx, equinox = loaded("flax.nnx"), loaded("equinox")
+    return (nnx is not None and isinstance(model, nnx.Module)) or (
+        equinox is not None and isinstance(model, equinox.Module)
+    )

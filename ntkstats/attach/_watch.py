@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkstats.attach._gate import only_if
-from ntkstats.attach._scan import Carry, scan_between, scan_length
+from ntkstats.attach._stops import Carry, scan_between, scan_length
 from ntkstats.collectors import Program, Snapshot
 from ntkstats.errors import RecordingError
 from ntkstats.models import Model
@@ -154,8 +154,8 @@ class Watch:
         >>> watch = nts.watch(program, model, nts.RecordAt.every(4), until=8)
         >>> w, _, watched = watch.scan(lambda w, _: (0.5 * w, None), w, length=8)
         >>> records, steps = watch.results(watched)
-        >>> steps.tolist(), records["param_norm"].round(3).tolist()
-        ([0, 4, 8], [2.449, 0.153, 0.01])
+        >>> steps.tolist(), [f"{norm:.3f}" for norm in records["param_norm"]]
+        ([0, 4, 8], ['2.449', '0.153', '0.010'])
         """
 
         def measure(held: Watched, row: Array, stop: Array, carry: Carry) -> Watched:
@@ -249,7 +249,7 @@ def watch(program: Program, model: Model, at: RecordAt, *, until: int) -> Watch:
     ...     return (0.5 * w, watched), None
     >>> (w, watched), _ = jax.lax.scan(step, (w, watch.init()), jnp.arange(8))
     >>> records, steps = watch.results(watched)
-    >>> steps.tolist(), records["param_norm"].round(2).tolist()
+    >>> steps.tolist(), [round(float(norm), 2) for norm in records["param_norm"]]
     ([0, 4], [2.45, 0.15])
     """
     members = [field.name for field in program.fields.values() if "member" in field.dims]

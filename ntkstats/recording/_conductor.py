@@ -10,6 +10,7 @@ from ntkstats.errors import NtkStatsError, RecordingError, StoreError
 from ntkstats.recording._budget import Budget
 from ntkstats.recording._groups import Group, union
 from ntkstats.recording._journal import Journal, Report
+from ntkstats.recording._order import as_step, check_order
 from ntkstats.recording._outbox import Outbox
 from ntkstats.recording._session import Session
 
@@ -39,18 +40,19 @@ class Conductor:
         self._session = session
         self._journal = journal
         self._outbox = outbox
-        self._started = False  # the first state was seen
+        self.started = False
+        """Whether the first state was seen."""
         self.seen = -1
         """The last step that the loop has called with."""
 
     def due(self, step: int) -> bool:
         """Whether a visit at that step would record something."""
-        return not self._started or self._certain(step) or self._budget.would(step)
+        return not self.started or self._certain(step) or self._budget.would(step)
 
     def call(self, step: int, obj: Any, extras: Mapping[str, Any]) -> None:
         """Record ``obj`` if the step is due; quick if it is not."""
         allowed: frozenset[str] = frozenset()
-        if self._started:
+        if self.started:
             try:
                 number = operator.index(step)
             except TypeError:
@@ -60,7 +62,7 @@ class Conductor:
                 allowed = self._budget.allowed(number)
                 if not allowed and not self._certain(number) and not self._outbox.has_lost:
                     return
-        self.visit(step, obj, extras, allowed=allowed, everything=not self._started)
+        self.visit(step, obj, extras, allowed=allowed)
 
     def visit(
         self,
@@ -69,26 +71,30 @@ class Conductor:
         extras: Mapping[str, Any],
         *,
         allowed: frozenset[str] = frozenset(),
-        everything: bool,
+        final: bool = False,
     ) -> None:
-        """Record the groups that are due, those on the ``allowed`` axes, or all of them."""
+        """Record the groups that are due and those on the ``allowed`` axes; at the ends, all."""
         if self._is_closed(step):
             return
         self.settle()
         number: int | None = None
         missing: Exception | None = None
         try:
-            number = _as_step(step)
-            self._check_order(number)
+            number = as_step(step)
+            check_order(number, self._session.recorded, first=not self.started)
+            if not (final or self.started):  # a run that goes on has had its first record
+                allowed |= self._budget.allowed(number)
+            everything = final or not (self.started or self._session.continues(number))
             due = [g for g in self._groups if everything or g.axis in allowed or g.at.due(number)]
-            if due and number != self._session.recorded:
+            due = [] if number == self._session.recorded else due
+            if due or not self.started:  # what does not fit together is found at the first call
                 missing = self._record(number, obj, due, extras)
         except Exception as error:
             fits_not = isinstance(error, NtkStatsError) or not self._session.is_bound
-            if not self._started and fits_not:
+            if not self.started and fits_not:
                 raise
             missing = error
-        self._started = True
+        self.started = True
         if number is not None:
             self.seen = number
         if missing is not None:
@@ -105,14 +111,14 @@ class Conductor:
         try:
             steps, arrays = unstacked()
             if steps:
-                self._check_order(steps[0])
+                check_order(steps[0], self._session.recorded, first=not self.started)
                 self._session.extend(steps, arrays)
                 self.seen = steps[-1]
         except Exception as error:
-            if not self._started and isinstance(error, NtkStatsError):
+            if not self.started and isinstance(error, NtkStatsError):
                 raise
             self._journal.fail(None, "extend the run", error)
-        self._started = True
+        self.started = True
 
     def settle(self) -> None:
         """Say what was lost in the background, and go on from the last record that was not."""
@@ -148,34 +154,15 @@ class Conductor:
     def _record(
         self, step: int, obj: Any, due: Sequence[Group], extras: Mapping[str, Any]
     ) -> Exception | None:
-        if not self._started:
+        if not self.started:
             return self._session.record(step, obj, due, extras, complete=True, wait=True)
         purses = self._budget.among(due)
         if purses:
             return self._session.record_paid(step, obj, due, extras, purses)
         return self._session.record(step, obj, due, extras, complete=False, wait=False)
 
-    def _check_order(self, step: int) -> None:
-        if step < self._session.recorded:
-            msg = (
-                f"step {step} comes after step {self._session.recorded} was recorded; steps must "
-                f"not decrease. Count updates over the whole run, or resume it in a new Recorder"
-            )
-            raise RecordingError(msg)
-
     def _is_closed(self, step: int | None) -> bool:
         if self._journal.status == "running":
             return False
         self._journal.fail(step, "record", RecordingError("the recorder is closed"))
         return True
-
-
-def _as_step(step: Any) -> int:
-    try:
-        number = operator.index(step)
-    except TypeError:
-        number = -1
-    if number < 0:
-        msg = f"step must be a non-negative integer, the number of updates so far; got {step!r}"
-        raise RecordingError(msg)
-    return number

@@ -113,7 +113,7 @@ class Journal:
             self._warned = True
             kept = "this and later failures are listed in the stored run"
             rest = kept if self.status == "running" else "nothing more is recorded"
-            warn(f"{cause}. Training goes on, and {rest}; strict=True raises instead")
+            warn(f"{cause}. The loop goes on, and {rest}; strict=True raises instead")
 
     def note(self, step: int | None, stage: str, error: Exception) -> None:
         """Keep a failure for the next transaction, without a word."""

@@ -15,6 +15,8 @@ import numpy as np
 
 from ntkstats.errors import StoreError
 
+_SHOWN = 80  # characters of a value in a message
+
 
 def plain(value: Any, where: str) -> Any:
     """``value`` made of dicts, lists, strings, numbers, booleans and None only.
@@ -72,10 +74,25 @@ def differences(stored: Any, given: Any, where: str) -> Iterator[str]:
                 yield f"{inner} is new ({_short(given[key])})"
             else:
                 yield from differences(stored[key], given[key], inner)
-    elif json.dumps(stored) != json.dumps(given):
-        yield f"{where} was {_short(stored)} and is now {_short(given)}"
+    elif (was := json.dumps(stored)) != (now := json.dumps(given)):
+        lists = isinstance(stored, list) and isinstance(given, list)
+        if lists and len(stored) == len(given) and max(len(was), len(now)) > _SHOWN:
+            for i, (a, b) in enumerate(zip(stored, given, strict=True)):
+                yield from differences(a, b, f"{where}[{i}]")
+            return
+        at = next((i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), 0)
+        yield f"{where} was {_around(was, at)} and is now {_around(now, at)}"
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return _around(json.dumps(value), 0)
+
+
+def _around(text: str, at: int) -> str:
+    """Some 80 characters of ``text``; the one at ``at`` is among them."""
+    if len(text) <= _SHOWN:
+        return text
+    start = max(0, min(at - _SHOWN // 2, len(text) - _SHOWN + 3))
+    end = start + _SHOWN - (6 if start else 3)
+    head, tail = ("..." if start else ""), ("..." if end < len(text) else "")
+    return f"{head}{text[start:end]}{tail}"

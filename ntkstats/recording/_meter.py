@@ -110,7 +110,7 @@ class Meter:
 
     def wait_for(self, obj: Any) -> None:
         """Return when ``obj`` is computed, so that its time is not taken for ours."""
-        jax.block_until_ready(self._split(obj))
+        jax.block_until_ready(obj)
 
     def _split(self, obj: Any) -> tuple[Params, State]:
         if any(is_tracer(leaf) for leaf in jax.tree.leaves(obj)):

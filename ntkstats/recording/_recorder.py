@@ -9,8 +9,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import numpy as np
 
 from ntkstats.collectors import Collector, Program
+from ntkstats.errors import RecordingError
 from ntkstats.models import Probe, as_model
 from ntkstats.recording._conductor import Conductor
 from ntkstats.recording._estimate import Overhead, measure_overhead
@@ -20,6 +22,7 @@ from ntkstats.recording._groups import (
     group_collectors,
 )
 from ntkstats.recording._journal import Journal, Report
+from ntkstats.recording._memory import pack, unpack
 from ntkstats.recording._meter import Meter
 from ntkstats.recording._outbox import Outbox
 from ntkstats.recording._schedule import RecordAt
@@ -39,7 +42,7 @@ class Recorder:
     donate its buffers. `flush` waits for the disk; `finish`, the end of a ``with`` block and the
     interpreter's exit do so by themselves.
 
-    The first state it sees and the final one are recorded with everything, whatever the
+    The first state of a run and the final one are recorded with everything, whatever the
     schedules say. What goes wrong later is stored with the run and warned about once; it never
     stops the training, unless ``strict``.
 
@@ -67,9 +70,11 @@ class Recorder:
         Size of an ensemble trained together: the leaves of what the loop passes, and the records,
         have a leading member axis.
     resume
-        Continue the run at this path if there is one. The rows at and after the first step seen
-        are superseded: kept in the file, and not shown by default. ``"takeover"`` also takes the
-        run from a process that cannot be asked whether it still runs (on another machine).
+        Continue the run at this path if there is one, as if it had never stopped; with collectors
+        that compare records, `restore` what `state` said when the checkpoint was saved. The rows
+        at and after the first step seen are superseded: kept in the file, and not shown by
+        default. ``"takeover"`` also takes the run from a process that cannot be asked whether it
+        still runs (on another machine).
     strict
         Raise a RecordingError for what would otherwise be stored and warned about; every record
         is then on disk when its call returns.
@@ -213,7 +218,7 @@ class Recorder:
             As in a call. A collector whose extras are missing is left out and noted as a failure.
         """
         conductor = self._conductor
-        conductor.visit(conductor.seen + 1 if step is None else step, obj, extras, everything=True)
+        conductor.visit(conductor.seen + 1 if step is None else step, obj, extras, final=True)
         return conductor.end("finished")
 
     def close(self) -> Report:
@@ -256,16 +261,49 @@ class Recorder:
 
     @property
     def carry(self) -> PyTree:
-        """What the collectors remember between records, to be saved with a checkpoint.
+        """What the collectors remember between records; a scan of your own starts from it.
 
-        Set it after `bind` when resuming, if collectors compare with earlier records.
+        Set it to what the scan returned. For checkpoints, see `state`.
         """
         self._conductor.settle()
-        return self._session.meter.carry
+        return self._session.carry
 
     @carry.setter
     def carry(self, carry: PyTree) -> None:
-        self._session.meter.carry = carry
+        self._session.carry = carry
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What the recorder remembers, to be saved with a checkpoint of the training state.
+
+        Returns
+        -------
+        dict
+            Arrays of fixed shapes by name, without PRNG key types: orbax, safetensors and
+            ``np.savez`` hold it as it is.
+        """
+        # What it knows as recorded is on disk, so that no checkpoint is ahead of the run.
+        self._conductor.flush()
+        return pack(self._session.recorded, self._session.carry)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint was saved; call it before the first call, with ``resume``.
+
+        Parameters
+        ----------
+        state
+            What `state` returned when the checkpoint was saved.
+
+        Raises
+        ------
+        RecordingError
+            It is something else, or this recorder has recorded already.
+        RunMismatchError
+            It belongs to other collectors or probes; raised at the first call or `bind`.
+        """
+        if self._conductor.started:
+            msg = "restore was called after the first call; resume in a new Recorder, restore first"
+            raise RecordingError(msg)
+        self._session.restore(unpack(state))
 
     def extend(
         self,

@@ -6,15 +6,18 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
+import jax
 import numpy as np
 
 from ntkstats.errors import MissingExtraError, RecordingError
 from ntkstats.recording._budget import Purse
+from ntkstats.recording._continuation import NOTHING, Past, complaints, past_of
 from ntkstats.recording._extras import extra_field, scalars
 from ntkstats.recording._facts import facts
-from ntkstats.recording._groups import MEMBER, STEP, Group
+from ntkstats.recording._groups import MEMBER, STEP, Group, union
 from ntkstats.recording._identity import (
     LOOP,
     check_same_measurement,
@@ -22,6 +25,7 @@ from ntkstats.recording._identity import (
     measurement,
 )
 from ntkstats.recording._journal import Journal
+from ntkstats.recording._memory import Memory, refill, remembering
 from ntkstats.recording._meter import Meter
 from ntkstats.recording._outbox import Draft, Outbox
 from ntkstats.recording._store import Stored, StoredField
@@ -71,6 +75,11 @@ class Session:
         """What the collectors record; known once bound."""
         self.recorded = -1
         """The last step that is in the store or on its way; -1 if there is none."""
+        self.sporadic = False
+        """Whether only some of the due steps will be seen."""
+        self._memory: Memory | None = None
+        self._carry_was_set = False
+        self._lacks: list[tuple[int, str, RecordingError]] = []
 
     @property
     def is_bound(self) -> bool:
@@ -93,7 +102,38 @@ class Session:
             if self._stored is not None:
                 check_same_measurement(self._stored, measurement(meter, self._groups), fields)
             self._meter, self.fields = meter, {entry.field.name: entry for entry in fields}
+            if self._memory is not None:
+                self.carry = refill(meter.carry, self._memory.arrays)
         return self._meter
+
+    @property
+    def carry(self) -> PyTree:
+        """What the collectors remember."""
+        return self.meter.carry
+
+    @carry.setter
+    def carry(self, carry: PyTree) -> None:
+        self.meter.carry = carry
+        self._carry_was_set = True
+
+    def restore(self, memory: Memory) -> None:
+        """Go on with what was remembered when a checkpoint was saved."""
+        if self._meter is not None:
+            self.carry = refill(self._meter.carry, memory.arrays)
+        self._memory = memory
+        self.recorded = memory.recorded
+
+    def continues(self, step: int) -> bool:
+        """Whether a run that starts at ``step`` goes on with earlier records."""
+        if self._memory is not None and self._memory.recorded >= 0:
+            return True
+        # Only the writer sees the file, and all processes have to decide alike.
+        return jax.process_count() == 1 and bool(self._past.before(step))
+
+    @cached_property
+    def _past(self) -> Past:
+        store = self._journal.store
+        return NOTHING if self._stored is None or store is None else past_of(store.path)
 
     def record(
         self,
@@ -127,6 +167,7 @@ class Session:
             both = arrays | passed
             draft = Draft(step, axes, now, start, both, labels, self._per_member(), carry)
             self._hand_over([draft], wait=wait)
+        self._complain()
         return _missing(lacking) if lacking else None
 
     def record_paid(
@@ -172,6 +213,7 @@ class Session:
             for i, (s, row) in enumerate(new)
         ]
         self._hand_over([d._replace(carry=self.meter.carry) for d in drafts], wait=True)
+        self._complain()
 
     def rewind(self) -> None:
         """Go on from the last record that is in the store, after others were lost."""
@@ -216,10 +258,11 @@ class Session:
         measured = {n for n, entry in self.fields.items() if entry.field.dims == (MEMBER,)}
         return frozenset(measured | {name for name, shape in self._passed.items() if shape})
 
-    def _begin(self, from_step: int) -> None:
-        """Say in the store what the run is and that an attempt starts here."""
+    def _begin(self, step: int) -> None:
+        """Say in the store what the run is, that an attempt starts here, and what it lacks."""
         if self._begun:
             return
+        past = self._past
         meta = {
             "run_id": uuid.uuid4().hex,
             "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -228,8 +271,19 @@ class Session:
         }
         if self._journal.store is not None:
             fields = list(self.fields.values())
+            # A step that the restored state knows as recorded is not measured again.
+            from_step = max(step, self.recorded + 1)
             self._journal.store.begin(meta, fields, facts=facts(), from_step=from_step)
         self._begun = True
+        forgetful = () if self._carry_was_set else remembering(self.meter.carry)
+        due = None if self.sporadic else union(self._groups)
+        self._lacks = [(step, *c) for c in complaints(step, past, due, self._memory, forgetful)]
+
+    def _complain(self) -> None:
+        """Note what the run lacks, once the first record is safe."""
+        lacks, self._lacks = self._lacks, []
+        for step, what, why in lacks:
+            self._journal.fail(step, what, why)
 
 
 def _missing(lacking: Mapping[str, Sequence[str]]) -> MissingExtraError:

@@ -8,7 +8,7 @@ import warnings
 
 from ntkstats.errors import RecordingWarning
 
-_HERE = os.path.dirname(__file__)
+_HERE = os.path.dirname(os.path.dirname(__file__))
 
 
 def warn(message: str) -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ntkstats._lanes import map_members, prefers_unrolled, tree_index
 from ntkstats.errors import TrainingError
+from ntkstats.recording import RecordAt
 from ntkstats.training._task import Task
 from ntkstats.typing import Array, PyTree
 
@@ -47,6 +48,10 @@ def run(
     steps: int,
     *,
     recorder: Recording | None = None,
+    carry: PyTree | None = None,
+    start: int = 0,
+    save: Callable[[int, PyTree], None] | None = None,
+    save_at: RecordAt | None = None,
     progress: Callable[[int, int], None] | None = None,
     unroll: bool | None = None,
 ) -> PyTree:
@@ -63,10 +68,16 @@ def run(
     keys
         ``(members,)`` PRNG keys, e.g. ``jax.random.split(jax.random.key(0), 20)``.
     steps
-        Number of updates.
+        Number of updates in all, those before ``start`` included.
     recorder
         A `Recorder` made with ``members=len(keys)``; it is called before the updates it wants to
         see and finished at the end.
+    carry, start
+        Go on from what an earlier call returned or saved after ``start`` updates, instead of
+        from ``task.init``.
+    save, save_at
+        ``save(step, carry)`` is called at these steps, after the recorder: write a checkpoint
+        there, with ``recorder.state()`` if there is a recorder.
     progress
         ``progress(done, total)``, called now and then.
     unroll
@@ -92,12 +103,14 @@ def run(
             f"{recorder.members}; expected members={members}."
         )
         raise TrainingError(message)
-    carry = _init(task)(keys)
+    _check_start(start, steps, carry, save, save_at)
+    carry = _init(task)(keys) if carry is None else carry
+    _check_carry(carry, members)
     if unroll is None:
         unroll = prefers_unrolled(task.step, tree_index(carry, 0), 0)
     advance = _stepwise(task) if unroll else _rolled(task)
-    done = 0
-    for stop, due in _stretches(steps, recorder):
+    done = start
+    for stop, due, saved in _stretches(start, steps, recorder, save_at):
         carry = advance(carry, done, stop)
         done = stop
         if progress is not None:
@@ -105,18 +118,45 @@ def run(
             progress(done, steps)
         if recorder is not None and due:
             recorder(done, task.obj(carry))
+        if save is not None and saved:
+            save(done, carry)
     if recorder is not None:
         recorder.finish(task.obj(carry), step=steps)
     return carry
 
 
-def _stretches(steps: int, recorder: Recording | None) -> Iterator[tuple[int, bool]]:
-    """Where to stop on the way to ``steps``, and whether a record is due there."""
+def _stretches(
+    start: int, steps: int, recorder: Recording | None, save_at: RecordAt | None
+) -> Iterator[tuple[int, bool, bool]]:
+    """Where to stop on the way to ``steps``, and whether a record and a checkpoint are due."""
     pace = max(1, steps // PROGRESS_CALLS)
-    for step in range(steps + 1):
+    for step in range(start, steps + 1):
         due = recorder is not None and step < steps and recorder.due(step)
-        if due or step == steps or (step and step % pace == 0):
-            yield step, due
+        saved = save_at is not None and step > start and save_at.due(step)
+        if due or saved or step == steps or (step and step % pace == 0):
+            yield step, due, saved
+
+
+def _check_start(start: int, steps: int, carry: PyTree, save: object, save_at: object) -> None:
+    if not 0 <= start <= steps or int(start) != start:
+        message = f"start={start!r} with steps={steps}; expected an integer from 0 to {steps}."
+        raise TrainingError(message)
+    if start and carry is None:
+        message = f"start={start} was given without carry=; pass the carry after {start} updates."
+        raise TrainingError(message)
+    if (save is None) != (save_at is None):
+        message = "save= and save_at= belong together; give both: what to call, and when."
+        raise TrainingError(message)
+
+
+def _check_carry(carry: PyTree, members: int) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+        if not jnp.ndim(leaf) or jnp.shape(leaf)[0] != members:
+            message = (
+                f"carry{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}; expected a "
+                f"leading axis of {members}, one entry a key. Pass the carry that run returned."
+            )
+            raise TrainingError(message)
 
 
 @lru_cache(maxsize=16)

@@ -45,6 +45,7 @@ def main(path: str) -> None:
         if line.strip() == "hang":
             hang_in_the_middle()
         recorder(step, state(step), loss=float(step))
+        recorder.flush()
         print(step, flush=True)
 
 

@@ -99,3 +99,19 @@ def test_differences_name_each_place():
         "config.gone was null and is now missing",
         'config.new is new ("x")',
     ]
+
+
+def test_differences_of_long_values_show_the_place_that_differs():
+    text = "x" * 300
+    (line,) = differences(text + "a" + text, text + "b" + text, "note")
+    assert "xa" in line
+    assert "xb" in line
+    assert len(line) < 220
+    layers = [{"width": 100 + i, "kind": "dense"} for i in range(50)]
+    other = [dict(layer) for layer in layers]
+    other[31]["width"] = 7
+    assert list(differences(layers, other, "net")) == ["net[31].width was 131 and is now 7"]
+    (line,) = differences(layers, layers[:-1], "net")
+    assert "149" in line
+    (line,) = differences("y" * 100, "y" * 120, "note")
+    assert line.count("...") >= 2

@@ -367,7 +367,7 @@ WRONG_SHAPE = {"w": jnp.ones((4, 2))}
 def test_a_failure_is_stored_and_warned_about_once_and_training_goes_on(tmp_path):
     recorder = recorder_at(tmp_path / "run")
     recorder(0, state(0))
-    with pytest.warns(RecordingWarning, match=r"step 1: ParamsError.*Training goes on") as caught:
+    with pytest.warns(RecordingWarning, match=r"step 1: ParamsError.*The loop goes on") as caught:
         recorder(1, WRONG_SHAPE)
     assert caught[0].filename == __file__
     with warnings.catch_warnings():

@@ -165,6 +165,54 @@ def test_recording_does_not_change_the_training(tmp_path):
     assert_trees_close(carry.params, training.run(TASK, KEYS, 10).params)
 
 
+def resumable(path, steps, checkpoint=None, save_at=None):
+    """Train and record; the checkpoints by step."""
+    recorder = Recorder(
+        path,
+        as_model(mlp),
+        Probe(X[:8], Y[:8]),
+        [collectors.loss(loss), collectors.kernel_velocity()],
+        at=RecordAt.every(3),
+        members=3,
+        resume=True,
+    )
+    saved = {}
+    start, carry = 0, None
+    if checkpoint is not None:
+        start, carry, state = checkpoint
+        recorder.restore(state)
+
+    def save(step, carry):
+        saved[step] = (step, jax.device_get(carry), recorder.state())
+
+    training.run(
+        TASK, KEYS, steps, recorder=recorder, carry=carry, start=start,
+        **({"save": save, "save_at": save_at} if save_at else {}),
+    )  # fmt: skip
+    return saved, open_run(path)
+
+
+@pytest.mark.parametrize("at", [6, 7])
+def test_a_run_goes_on_from_a_saved_carry_as_if_it_had_never_stopped(at, tmp_path):
+    _, whole = resumable(tmp_path / "whole", 13)
+    saved, _ = resumable(tmp_path / "run", 8, save_at=RecordAt.steps([0, at, 8]))
+    assert list(saved) == [at, 8]  # the start is there already
+    _, ds = resumable(tmp_path / "run", 13, saved[at])
+    assert ds.step.values.tolist() == [0, 3, 6, 9, 12, 13]
+    for name in ds.data_vars:
+        np.testing.assert_array_equal(ds[name], whole[name])
+    assert ds.attrs["failures"] == []
+
+
+def test_a_finished_run_goes_on_from_its_last_carry():
+    carry = training.run(TASK, KEYS, 5)
+    assert_trees_close(
+        training.run(TASK, KEYS, 12, carry=carry, start=5).params,
+        training.run(TASK, KEYS, 12).params,
+        rtol=0,
+    )
+
+
 def test_progress_ends_at_the_total_and_never_goes_back():
     seen = []
     training.run(TASK, KEYS, 250, progress=lambda done, total: seen.append((done, total)))
@@ -192,6 +240,16 @@ def wrong_members(tmp_path):
 
 
 BAD = {
+    "start beyond the end": (lambda _: training.run(TASK, KEYS, 3, start=4), "from 0 to 3"),
+    "start without a carry": (lambda _: training.run(TASK, KEYS, 3, start=1), "without carry="),
+    "carry of other members": (
+        lambda _: training.run(TASK, KEYS, 3, carry=training.run(TASK, KEYS[:2], 1), start=1),
+        r"leading axis of 3",
+    ),
+    "save without a schedule": (
+        lambda _: training.run(TASK, KEYS, 3, save=print),
+        "belong together",
+    ),
     "one key": (lambda _: training.run(TASK, jax.random.key(0), 3), "one PRNG key a member"),
     "no key": (lambda _: training.run(TASK, KEYS[:0], 3), "one PRNG key a member"),
     "keys of another kind": (lambda _: training.run(TASK, jnp.arange(3), 3), "PRNG key"),
