@@ -13,7 +13,7 @@ import jax
 
 from ntkstats.collectors import Collector, Program
 from ntkstats.errors import NtkStatsError, RecordingError, StoreError
-from ntkstats.models import Probe, as_model
+from ntkstats.models import Probe, as_model, on_probes, without_torch
 from ntkstats.recording._estimate import Overhead, measure_overhead
 from ntkstats.recording._groups import (
     check_collectors,
@@ -147,10 +147,11 @@ class Recorder:
         settings = settings_of(config, seed, key, members)
 
         def make_meter(obj: Any, extras: Mapping[str, Any]) -> Meter:
+            fixed, stand_ins = on_probes(adapted, probes, precision, budget_bytes)
             return Meter(
-                adapted,
+                fixed,
                 obj,
-                probes,
+                stand_ins,
                 listed,
                 key=key,
                 members=members,
@@ -327,6 +328,7 @@ class Recorder:
         """Record a due step; only the first visit may raise."""
         if self._is_closed(step):
             return
+        extras = without_torch(dict(extras))
         number: int | None = None
         missing: Exception | None = None
         try:
