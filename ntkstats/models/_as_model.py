@@ -223,7 +223,7 @@ def _torch_model(
 ) -> Model:
     from ntkstats.models import _torch
 
-    given = [name for name, value in refused.items() if value not in (None, False)]
+    given = [name for name, value in refused.items() if value is not None and value is not False]
     if given or "method" in kwargs:
         what = f"{given[0]}=" if given else 'call_kwargs={"method": ...}'
         msg = (

@@ -131,10 +131,10 @@ def _way(network: Network, probe: Probe) -> Rows:
                 return way
             reason = "its derivatives there differ from those of autograd."
     msg = (
-        f"torch.func cannot be used for {network.name} ({reason}). In-place operations and updates "
-        "of batch statistics break it. The Jacobian is taken by one backward pass for each output "
-        "of each sample: exact, but slower. For speed write the operation so that it makes a new "
-        "tensor."
+        f"torch.func cannot be used for {network.name} ({reason}). In-place operations, updates "
+        "of batch statistics and autograd functions without setup_context break it. The Jacobian "
+        "is taken by one backward pass for each output of each sample: exact, but slower. For "
+        "speed write the operation in a way that torch.func knows."
     )
     warnings.warn(msg, EngineWarning, stacklevel=2)
     return one_by_one

@@ -33,7 +33,7 @@ from ntkstats.models._torch._weights import check_unwritten, slashed, weights_of
 from ntkstats.typing import Array, Inputs, Outputs, Params, State
 
 REST = ".rest"
-"""Suffix (no name of a parameter has a dot here) of the coordinates of a parameter array on which no output depends."""
+"""Ends the names of coordinates on which no output depends; names of parameters have no dot."""
 
 
 class _Options(NamedTuple):
