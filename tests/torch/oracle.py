@@ -10,16 +10,8 @@ def dense_jacobian(module, outputs_of):
     twin = copy.deepcopy(module).double().eval()
     leaves = {name: p for name, p in twin.named_parameters() if p.requires_grad}
     out = outputs_of(twin).reshape(-1)
-    rows = [
-        torch.autograd.grad(
-            value,
-            list(leaves.values()),
-            retain_graph=True,
-            materialize_grads=True,
-            allow_unused=True,
-        )
-        for value in out
-    ]
+    options = {"retain_graph": True, "materialize_grads": True, "allow_unused": True}
+    rows = [torch.autograd.grad(value, list(leaves.values()), **options) for value in out]
     matrix = torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in rows])
     return matrix.numpy(), {name: p.numel() for name, p in leaves.items()}
 

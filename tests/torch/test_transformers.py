@@ -128,7 +128,7 @@ def trainer_of(model, rows, tmp_path, callback, **options):
 
 
 def rows_of(ids, labels):
-    return [{"input_ids": i, "labels": l} for i, l in zip(ids, labels, strict=True)]
+    return [{"input_ids": i, "labels": y} for i, y in zip(ids, labels, strict=True)]
 
 
 def run_language_model(tmp_path, record, **options):
@@ -196,18 +196,16 @@ def test_an_exception_in_the_trainer_marks_the_run(tmp_path):
                 raise RuntimeError("out of patience")
 
     model, ids = gpt2(), windows(16)
-    with (
-        pytest.raises(RuntimeError, match="out of patience"),
-        HuggingFaceCallback(
-            tmp_path / "run",
-            nts.as_model(model, heads={"score": log_likelihood}),
-            nts.Probe({"input_ids": windows(3)}),
-            collectors.param_norm(),
-            at=nts.RecordAt.every(1),
-        ) as callback,
-    ):
-        trainer = trainer_of(model, rows_of(ids, ids), tmp_path, callback)
-        trainer.add_callback(Stop())
+    callback = HuggingFaceCallback(
+        tmp_path / "run",
+        nts.as_model(model, heads={"score": log_likelihood}),
+        nts.Probe({"input_ids": windows(3)}),
+        collectors.param_norm(),
+        at=nts.RecordAt.every(1),
+    )
+    trainer = trainer_of(model, rows_of(ids, ids), tmp_path, callback)
+    trainer.add_callback(Stop())
+    with pytest.raises(RuntimeError, match="out of patience"), callback:
         trainer.train()
     run = nts.open_run(tmp_path / "run")
     assert run.attrs["status"] == "interrupted"
