@@ -6,7 +6,7 @@ import torch
 
 
 def dense_jacobian(module, outputs_of):
-    """``(N * C, P)`` of a float64 copy in evaluation mode, and the names and sizes of its columns."""
+    """``(N * C, P)`` of a float64 copy in evaluation mode, and ``{name: columns}``."""
     twin = copy.deepcopy(module).double().eval()
     leaves = {name: p for name, p in twin.named_parameters() if p.requires_grad}
     out = outputs_of(twin).reshape(-1)
