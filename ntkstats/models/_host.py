@@ -23,11 +23,16 @@ def without_torch(tree: PyTree) -> PyTree:
     if isinstance(tree, Mapping) and jax.tree_util.all_leaves([tree]):
         tree = dict(tree)
 
+    def is_tensor(leaf: Any) -> bool:
+        return isinstance(leaf, torch.Tensor)
+
     def converted(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor):
+        if not is_tensor(leaf):
             return leaf
         leaf = leaf.detach()
         half = leaf.is_floating_point() and leaf.element_size() < 4
         return (leaf.float() if half else leaf).cpu().numpy().copy()
 
+    if not any(map(is_tensor, jax.tree.leaves(tree))):
+        return tree
     return jax.tree.map(converted, tree)

@@ -251,7 +251,7 @@ class Recorder:
 
         A call does this by itself. The records that a scan stacks up go to `extend`.
         """
-        return self._session.bind(obj, extras).program
+        return self._session.bind(obj, without_torch(extras)).program
 
     @property
     def carry(self) -> PyTree:
@@ -321,6 +321,7 @@ class Recorder:
         if not isinstance(total_steps, int) or total_steps < 1:
             msg = f"total_steps must be a positive integer, got {total_steps!r}"
             raise RecordingError(msg)
+        extras = without_torch(extras)
         meter = self._session.bind(obj, extras)
         return measure_overhead(meter, self._groups, obj, total_steps, step_seconds, extras)
 
@@ -328,11 +329,11 @@ class Recorder:
         """Record a due step; only the first visit may raise."""
         if self._is_closed(step):
             return
-        extras = without_torch(dict(extras))
         number: int | None = None
         missing: Exception | None = None
         try:
             number = _as_step(step)
+            extras = without_torch(dict(extras))
             self._check_order(number)
             if number != self._session.recorded:
                 due = [g for g in self._groups if everything or g.at.due(number)]
