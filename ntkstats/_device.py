@@ -21,6 +21,11 @@ def device_bytes() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"])
+    return host_bytes()
+
+
+def host_bytes() -> int:
+    """Memory of the host in bytes, as far as this process may use it."""
     return min([_machine_bytes(), *_limits()])
 
 

@@ -20,6 +20,7 @@ ORDER = (
     "collectors",
     "recording",
     "attach",
+    "torch",
     "training",
     "plots",
     "cli",

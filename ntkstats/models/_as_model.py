@@ -19,8 +19,8 @@ from ntkstats.models._stax import is_stax_triple, stax_adapter
 from ntkstats.typing import Array
 
 _KNOWN = (
-    "a flax linen module or its apply, a flax nnx module, an Equinox module, a neural-tangents "
-    "triple (init_fn, apply_fn, kernel_fn), or a function f(params, x)"
+    "a flax linen module or its apply, a flax nnx module, an Equinox module, a torch module, a "
+    "neural-tangents triple (init_fn, apply_fn, kernel_fn), or a function f(params, x)"
 )
 
 
@@ -53,6 +53,8 @@ def as_model(
                                                         keywords above
     Equinox       the module, ``(module, State)``, a    ``eqx.nn.inference_mode``
     module        tuple with one module
+    torch module  the module, an object with            ``training`` False in every submodule, put
+                  ``.model``, a tuple with one module   back afterwards
     stax triple   the parameters                        as the network was built
     function      the parameters, or an object with     the function's own affair
                   ``.params``
@@ -71,6 +73,7 @@ def as_model(
         entries. ``("actor", "critic")`` names the entries of a tuple or selects those of a dict.
         ``{"actor": lambda out: out[0].logits}`` picks arrays from any output; the functions see
         what the network itself returns, that is one sample's output for a per-sample network.
+        For torch modules they may take the inputs as a second argument.
     params_filter
         Which parameters are differentiated: a glob or a list of globs on slash-joined names
         (``"*/lora_*"``; ``*`` also matches ``/``), or a predicate ``(path, leaf) -> bool``. The
@@ -131,6 +134,18 @@ def as_model(
             )
             raise ModelError(msg)
         return obj
+    module = _torch_module(obj)
+    if module is not None:
+        return _torch_model(
+            module,
+            kwargs,
+            {"per_sample": per_sample, "has_state": has_state, "key": key},
+            heads=heads,
+            params_filter=params_filter,
+            coupled=coupled,
+            split=split,
+            name=name,
+        )
     return build_model(
         _adapter_for(obj, dict(kwargs), has_state=has_state, key=key),
         heads=heads,
@@ -164,7 +179,7 @@ def _adapter_for(
         raise ModelError(msg)
     if is_stax_triple(network) and not has_state:
         return stax_adapter(network, kwargs)
-    if callable(network) and not _is_torch(network):
+    if callable(network):
         return plain_adapter(network, kwargs, has_state=has_state)
     msg = (
         f"as_model was given a {type(obj).__name__}; expected {_KNOWN}. Wrap it in such a function."
@@ -203,9 +218,27 @@ def _train_state_apply(obj: Any) -> Any:
     return obj
 
 
-def _is_torch(obj: Any) -> bool:
+def _torch_model(
+    module: Any, kwargs: Mapping[str, Any], refused: Mapping[str, Any], **options: Any
+) -> Model:
+    from ntkstats.models import _torch
+
+    given = [name for name, value in refused.items() if value is not None and value is not False]
+    if given or "method" in kwargs:
+        what = f"{given[0]}=" if given else 'call_kwargs={"method": ...}'
+        msg = (
+            f"{what} was given with a torch module; expected a module whose forward takes a batch "
+            "and is measured in evaluation mode, with its own buffers. Drop it; wrap the module in "
+            "another one if it has to be called in another way."
+        )
+        raise ModelError(msg)
+    return _torch.torch_model(module, kwargs, **options)
+
+
+def _torch_module(obj: Any) -> Any:
+    """The torch module that was given, or None."""
     torch = loaded("torch")
-    return torch is not None and isinstance(obj, torch.nn.Module)
+    return obj if torch is not None and isinstance(obj, torch.nn.Module) else None
 
 
 def _check_options(kwargs: Any, split: Any, key: Any, name: Any) -> None:

@@ -11,6 +11,8 @@ from ntkstats.typing import Outputs
 
 DEFAULT_HEAD = "output"
 
+IsArray: TypeAlias = Callable[[Any], bool]
+
 Heads: TypeAlias = Sequence[str] | Mapping[str, Callable[[Any], Any]] | None
 
 _HOW = (
@@ -62,8 +64,15 @@ def head_of(heads: Iterable[str], head: str | None) -> str:
     return head
 
 
-def head_picker(heads: Heads) -> Callable[[Any], Outputs]:
+def head_picker(heads: Heads, *, is_array: IsArray = is_array) -> Callable[[Any], Outputs]:
     """Return the function from a model's raw output to ``{head: array}``.
+
+    Parameters
+    ----------
+    heads
+        As for `as_model`.
+    is_array
+        Tells the arrays of the model's framework.
 
     Raises
     ------
@@ -71,7 +80,7 @@ def head_picker(heads: Heads) -> Callable[[Any], Outputs]:
         At once if `heads` is not understood; when called, if the output does not fit.
     """
     if heads is None:
-        return _by_itself
+        return lambda raw: _by_itself(raw, is_array)
     if isinstance(heads, Mapping):
         pickers = dict(heads)
         if not pickers or not all(callable(picker) for picker in pickers.values()):
@@ -81,7 +90,7 @@ def head_picker(heads: Heads) -> Callable[[Any], Outputs]:
             )
             raise ModelError(msg)
         _check_names(pickers)
-        return lambda raw: _arrays({name: pick(raw) for name, pick in pickers.items()})
+        return lambda raw: _arrays({name: pick(raw) for name, pick in pickers.items()}, is_array)
     if isinstance(heads, str) or not isinstance(heads, Sequence) or not heads:
         msg = f"heads={heads!r} was given; expected a sequence of names or a mapping. {_HOW}"
         raise ModelError(msg)
@@ -90,17 +99,17 @@ def head_picker(heads: Heads) -> Callable[[Any], Outputs]:
     if len(set(names)) != len(names):
         msg = f"heads={heads!r} names a head twice. Give every head its own name."
         raise ModelError(msg)
-    return lambda raw: _named(raw, names)
+    return lambda raw: _named(raw, names, is_array)
 
 
-def _by_itself(raw: Any) -> Outputs:
+def _by_itself(raw: Any, is_array: IsArray) -> Outputs:
     if is_array(raw):
         return {DEFAULT_HEAD: raw}
     if isinstance(raw, Mapping):
         _check_names(raw)
-        return _arrays(dict(raw))
+        return _arrays(dict(raw), is_array)
     if isinstance(raw, tuple) and hasattr(raw, "_fields"):
-        return _arrays(dict(zip(raw._fields, raw, strict=True)))
+        return _arrays(dict(zip(raw._fields, raw, strict=True)), is_array)
     if isinstance(raw, tuple | list):
         msg = f"the model returns a {type(raw).__name__} of {len(raw)} without names. {_HOW}"
         raise ModelError(msg)
@@ -111,7 +120,7 @@ def _by_itself(raw: Any) -> Outputs:
     raise ModelError(msg)
 
 
-def _named(raw: Any, names: tuple[str, ...]) -> Outputs:
+def _named(raw: Any, names: tuple[str, ...], is_array: IsArray) -> Outputs:
     if is_array(raw) and len(names) == 1:
         return {names[0]: raw}
     if isinstance(raw, tuple) and hasattr(raw, "_fields"):
@@ -126,9 +135,9 @@ def _named(raw: Any, names: tuple[str, ...]) -> Outputs:
                 f"{sorted(map(str, raw))}. Use these names, or a mapping to rename them."
             )
             raise ModelError(msg)
-        return _arrays({name: raw[name] for name in names})
+        return _arrays({name: raw[name] for name in names}, is_array)
     if isinstance(raw, tuple | list) and len(raw) == len(names):
-        return _arrays(dict(zip(names, raw, strict=True)))
+        return _arrays(dict(zip(names, raw, strict=True)), is_array)
     given = f"{type(raw).__name__} of {len(raw)}" if isinstance(raw, tuple | list) else "single"
     msg = (
         f"heads={names!r} has {len(names)} names and the model returns a {given} "
@@ -137,7 +146,7 @@ def _named(raw: Any, names: tuple[str, ...]) -> Outputs:
     raise ModelError(msg)
 
 
-def _arrays(outputs: Mapping[str, Any]) -> Outputs:
+def _arrays(outputs: Mapping[str, Any], is_array: IsArray) -> Outputs:
     if not outputs:
         msg = f"the model returns no heads at all; expected at least one array. {_HOW}"
         raise ModelError(msg)

@@ -14,6 +14,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from ntkstats._compat import is_tracer
 from ntkstats.errors import ProbeError
+from ntkstats.models._host import without_torch
 from ntkstats.models._static import is_array
 from ntkstats.typing import Array, ArrayLike, Inputs, PyTree
 
@@ -30,7 +31,8 @@ class Probe:
     ----------
     x
         Inputs: a pytree of NumPy or JAX arrays that share one leading sample axis (N, ...).
-        Masks, token positions and the like ride in it.
+        Masks, token positions and the like ride in it. Torch tensors are copied to NumPy, here
+        and in the other arguments.
     y
         Targets, a pytree of arrays (N, ...), for observables that need them.
     weight
@@ -59,6 +61,7 @@ class Probe:
     weight: ArrayLike | None = None
     name: str = "probe"
     _samples: int = field(init=False, repr=False, default=0)
+    _digest: str | None = field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier():
@@ -67,6 +70,8 @@ class Probe:
                 'a suffix of record fields. Use letters, digits and "_", e.g. name="on_policy".'
             )
             raise ProbeError(msg)
+        for part in ("x", "y", "weight"):
+            object.__setattr__(self, part, without_torch(getattr(self, part)))
         n = _sample_count(self.x)
         object.__setattr__(self, "_samples", n)
         _check_finite(self.x, "x")
@@ -87,6 +92,8 @@ class Probe:
         The same in every process and for NumPy and JAX arrays of one dtype; the probe's name is
         not part of it.
         """
+        if self._digest is not None:
+            return self._digest
         digest = hashlib.sha256(b"ntkstats probe 1")
         for part, tree in (("x", self.x), ("y", self.y), ("weight", self.weight)):
             for path, leaf in tree_flatten_with_path(tree)[0]:
@@ -135,6 +142,7 @@ class Probe:
         ProbeError
             If `n` is not between 1 and M, or there are no labels to stratify by.
         """
+        x, y = without_torch(x), without_torch(y)
         size = _sample_count(x)
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= size:
             msg = (

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ntkstats.errors import NtkStatsError, RecordingError, StoreError
+from ntkstats.models import without_torch
 from ntkstats.recording._budget import Budget
 from ntkstats.recording._groups import Group, union
 from ntkstats.recording._journal import Journal, Report
@@ -81,6 +82,7 @@ class Conductor:
         missing: Exception | None = None
         try:
             number = as_step(step)
+            extras = without_torch(dict(extras))
             check_order(number, self._session.recorded, first=not self.started)
             if not (final or self.started):  # a run that goes on has had its first record
                 allowed |= self._budget.allowed(number)

@@ -11,8 +11,12 @@ from typing import Any
 
 import jax
 
+from ntkstats._compat import loaded
+
 _GIT_SECONDS = 5.0
 _PACKAGES = ("jax", "jaxlib", "numpy", "flax", "equinox", "optax")
+# Named only if they take part; importing them is not this library's affair.
+_GUESTS = ("torch", "transformers", "lightning")
 
 
 def facts() -> dict[str, Any]:
@@ -33,7 +37,7 @@ def facts() -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     # From the package itself: it need not be installed to be used.
     found = {"ntkstats": getattr(sys.modules.get("ntkstats"), "__version__", "unknown")}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *filter(loaded, _GUESTS)):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

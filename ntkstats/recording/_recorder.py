@@ -13,7 +13,7 @@ import numpy as np
 
 from ntkstats.collectors import Collector, Program
 from ntkstats.errors import RecordingError
-from ntkstats.models import Probe, as_model
+from ntkstats.models import Probe, as_model, on_probes, without_torch
 from ntkstats.recording._conductor import Conductor
 from ntkstats.recording._estimate import Overhead, measure_overhead
 from ntkstats.recording._groups import (
@@ -157,10 +157,11 @@ class Recorder:
         settings = settings_of(config, seed, key, members)
 
         def make_meter(obj: Any, extras: Mapping[str, Any]) -> Meter:
+            fixed, stand_ins = on_probes(adapted, probes, precision, budget_bytes)
             return Meter(
-                adapted,
+                fixed,
                 obj,
-                probes,
+                stand_ins,
                 listed,
                 key=key,
                 members=members,
@@ -257,7 +258,7 @@ class Recorder:
 
         A call does this by itself. The records that a scan stacks up go to `extend`.
         """
-        return self._session.bind(obj, extras).program
+        return self._session.bind(obj, without_torch(extras)).program
 
     @property
     def carry(self) -> PyTree:
@@ -351,5 +352,6 @@ class Recorder:
         step_seconds
             Time of one training step, for the share of the total; a budget needs it.
         """
+        extras = without_torch(extras)
         meter = self._session.bind(obj, extras)
         return measure_overhead(meter, self._groups, obj, total_steps, step_seconds, extras)

@@ -1,0 +1,117 @@
+"""The parameters of a module: names, which are differentiated, in which precision."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from torch import Tensor, nn
+
+from ntkstats.errors import ModelError
+from ntkstats.models._filter import ParamsFilter, partition
+
+
+class Weights(NamedTuple):
+    """What a module is called with; no tensor here lets the module write to its own.
+
+    Attributes
+    ----------
+    moving
+        Differentiated parameters by their dotted names; tied ones once.
+    still
+        The other parameters, and copies of the buffers.
+    versions
+        How often each buffer's copy had been written to when it was made.
+    """
+
+    moving: dict[str, Tensor]
+    still: dict[str, Tensor]
+    versions: dict[str, int]
+
+
+def slashed(name: str) -> str:
+    """``"0.weight"`` as ``"0/weight"``, without what `torch.compile` puts in front."""
+    return "/".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def weights_of(module: nn.Module, params_filter: ParamsFilter, *, wide: bool) -> Weights:
+    """Parameters and buffers as a measurement uses them.
+
+    Parameters
+    ----------
+    module
+        Unwrapped.
+    params_filter
+        As for `as_model`; a predicate is given the shape and dtype of a parameter.
+    wide
+        Compute in float64; otherwise half precision is widened to float32.
+
+    Raises
+    ------
+    ParamsError
+        Nothing is left to differentiate, or a chosen parameter is complex.
+    ModelError
+        A parameter has no numbers yet.
+    """
+    named = dict(module.named_parameters())
+    for name, p in named.items():
+        if isinstance(p, nn.parameter.UninitializedParameter) or p.is_meta:
+            msg = (
+                f"the parameter {name!r} of {type(module).__name__} has no numbers yet (a lazy "
+                "layer, or on the meta device); expected an initialised module. Run it once, or "
+                "load its weights, before recording."
+            )
+            raise ModelError(msg)
+    shapes = {
+        slashed(name): jax.ShapeDtypeStruct(tuple(p.shape), jnp.dtype(_dtype_name(p)))
+        for name, p in named.items()
+        if p.requires_grad
+    }
+    kept, _ = partition(shapes, params_filter)
+    moving = {
+        name: _computed(p.detach(), wide=wide)
+        for name, p in named.items()
+        if kept.get(slashed(name)) is not None
+    }
+    still = {n: _computed(p.detach(), wide=wide) for n, p in named.items() if n not in moving}
+    buffers = {n: _computed(b.detach().clone(), wide=wide) for n, b in module.named_buffers()}
+    versions = {name: buffer._version for name, buffer in buffers.items()}
+    return Weights(moving, still | buffers, versions)
+
+
+def check_unwritten(module: nn.Module, weights: Weights) -> None:
+    """Refuse a module that writes to its buffers in evaluation mode.
+
+    Raises
+    ------
+    ModelError
+    """
+    written = [n for n, v in weights.versions.items() if weights.still[n]._version != v]
+    if written:
+        msg = (
+            f"{type(module).__name__} writes to its buffer {written[0]!r} in evaluation mode; "
+            "expected a function that only reads. Batch statistics must not be updated there: "
+            "look for F.batch_norm(..., training=True) or an in-place operation on a buffer, and "
+            "make it depend on self.training."
+        )
+        raise ModelError(msg)
+
+
+def in_precision(value: Tensor, weights: Weights) -> Tensor:
+    """An input in the precision of the computation, if it is floating."""
+    if not value.is_floating_point():
+        return value
+    return value.to(next(iter(weights.moving.values())).dtype)
+
+
+def _computed(tensor: Tensor, *, wide: bool) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    if wide:
+        return tensor.double()
+    return tensor.float() if tensor.element_size() < 4 else tensor
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
