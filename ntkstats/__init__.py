@@ -18,6 +18,7 @@ from ntkstats import recording as recording  # noqa: E402
 from ntkstats import spectrum as spectrum  # noqa: E402
 from ntkstats import training as training  # noqa: E402
 from ntkstats.attach import as_optax as as_optax  # noqa: E402
+from ntkstats.attach import record_calls as record_calls  # noqa: E402
 from ntkstats.attach import watch as watch  # noqa: E402
 from ntkstats.kernels import empirical_ntk as empirical_ntk  # noqa: E402
 from ntkstats.kernels import ntk_diagonal as ntk_diagonal  # noqa: E402
@@ -54,6 +55,7 @@ __all__ = [
     "open_run",
     "open_runs",
     "plots",
+    "record_calls",
     "recording",
     "spectrum",
     "training",

@@ -295,7 +295,7 @@ def kernel_velocity(
     """How far the kernel turned, ``1 - <K, K'> / (|K| |K'|)``.
 
     Fields: ``kernel_velocity`` since the previous record (NaN at the first), ``kernel_distance``
-    since the first one.
+    since the first one. The probe must be a fixed one.
 
     Parameters
     ----------
@@ -338,6 +338,7 @@ def kernel_velocity(
         name=name,
         at=at,
         init=init,
+        fixed_probe=True,
     )
 
 
