@@ -11,7 +11,7 @@ from typing import Any
 from ntkstats.errors import MissingExtraError, RecordingError
 from ntkstats.recording import Recorder
 
-_MISSING = object()
+_MISSING: Any = object()
 
 
 @contextmanager
@@ -300,7 +300,7 @@ def _deferred(function: Any) -> str | None:
 
 def _replace(owner: Any, name: str, wrapper: _Recorded) -> Any:
     """Put the wrapper on the object; what it held there itself, if anything."""
-    held = getattr(owner, "__dict__", {}).get(name, _MISSING)
+    held: Any = getattr(owner, "__dict__", {}).get(name, _MISSING)
     slot = inspect.getattr_static(type(owner), name, None)
     if held is _MISSING and inspect.ismemberdescriptor(slot):
         held = getattr(owner, name)

@@ -23,15 +23,13 @@ def extras_needed(
 ) -> dict[str, tuple[str, ...]]:
     """``{collector: extras}`` that it asks for by itself or through a live probe."""
     sources = {probe.name: probe.extra for probe in reversed(probes)}
-    default = probes[0].name if probes else None
-    return {
-        c.name: tuple(
-            dict.fromkeys(
-                name for name in (*c.extras, sources.get(c.probe or default)) if name is not None
-            )
-        )
-        for c in collectors
-    }
+    default = probes[0].name if probes else ""
+
+    def of(collector: Collector) -> tuple[str, ...]:
+        live = sources.get(collector.probe or default)
+        return tuple(dict.fromkeys(filter(None, (*collector.extras, live))))
+
+    return {collector.name: of(collector) for collector in collectors}
 
 
 def check_comparisons(instances: Iterable[Instance], bindings: Mapping[str, Binding]) -> None:
@@ -92,6 +90,7 @@ def live_arrays(probe: Probe, value: Any) -> tuple[PyTree, PyTree]:
 
 
 def _check_like(probe: Probe, value: Any, members: int | None) -> None:
+    tree: Any  # JAX does not type its tree definitions
     expected, tree = tree_flatten_with_path(probe.example)
     given, other = tree_flatten_with_path(value)
     ensemble = "" if members is None else f" behind a leading axis of {members} members"

@@ -227,6 +227,7 @@ def test_an_interruption_from_the_keyboard_restores_the_method(tmp_path):
     trainer = Trainer()
 
     def pressed():
+        trainer.train_step(BATCHES[0])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), wrapped(trainer, recorder_at(tmp_path / "run")):
