@@ -16,6 +16,7 @@ from ntkstats.collectors._collector import Label, Moment
 from ntkstats.collectors._instances import Instance, needed
 from ntkstats.collectors._live import check_live, live_arrays
 from ntkstats.collectors._quantities import Quantity, Reading
+from ntkstats.collectors._turns import Turns
 from ntkstats.collectors._types import Field, Program, Snapshot
 from ntkstats.errors import CollectorError, PrecisionError
 from ntkstats.kernels import KernelPlan
@@ -47,8 +48,11 @@ class Builder:
         wanted = {n: frozenset(needed(chosen, n)) for n in self.bindings if n in measured}
         probes = tuple(self.bindings[name].probe for name in wanted)
 
-        def update_one(carry: PyTree, snapshot: Snapshot) -> tuple[PyTree, Record]:
-            readings = {name: self._reading(name, snapshot, wanted[name]) for name in wanted}
+        def update_one(
+            carry: PyTree, snapshot: Snapshot, turns: Turns | None = None
+        ) -> tuple[PyTree, Record]:
+            turns = Turns() if turns is None else turns
+            readings = {n: self._reading(n, snapshot, wanted[n], turns) for n in wanted}
             carry = dict(carry)
             record: Record = {}
             for instance in chosen:
@@ -90,7 +94,9 @@ class Builder:
             select=self.program,
         )
 
-    def _reading(self, name: str, snapshot: Snapshot, planned: frozenset[Quantity]) -> Reading:
+    def _reading(
+        self, name: str, snapshot: Snapshot, planned: frozenset[Quantity], turns: Turns
+    ) -> Reading:
         binding = self.bindings[name]
         probe = binding.probe
         arrays = {"x": probe.x, "y": probe.y, "weight": probe.weight}
@@ -110,7 +116,9 @@ class Builder:
                 memory[quantity] = quantity.compute(self.prepared[key], binding, reading)
             return memory[quantity]
 
-        reading = Reading(snapshot.params, snapshot.state, **arrays, get=get, planned=planned)
+        reading = Reading(
+            snapshot.params, snapshot.state, **arrays, get=get, planned=planned, turns=turns
+        )
         return reading
 
     def _over_members(self, init_one: Any, update_one: Any) -> tuple[Any, Any]:
@@ -126,9 +134,11 @@ class Builder:
 
         def update(carry: PyTree, snapshot: Snapshot) -> tuple[PyTree, Record]:
             step, params, state, extras = snapshot
+            # Members that are unrolled into one program take turns as well.
+            turns = Turns() if unroll else None
 
             def one(carry: PyTree, params: Any, state: Any, extras: Any) -> Any:
-                return update_one(carry, Snapshot(step, params, state, extras))
+                return update_one(carry, Snapshot(step, params, state, extras), turns)
 
             args = (carry, params, state, dict(extras))
             return map_members(one, *args, in_axes=(0, 0, 0, 0), unroll=unroll)
