@@ -92,6 +92,6 @@ def as_optax(
         step = jnp.where(rest == 0, step, -1)
         obj = params if obj_of is None else obj_of(params)
         watched = watch.measure_if(state.watched, step, obj, **extras)
-        return updates, WatchingState(state.n_updates + 1, watched)
+        return watch.after(watched, updates), WatchingState(state.n_updates + 1, watched)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkstats.attach._gate import only_if
+from ntkstats.attach._scan import Carry, scan_between, scan_length
 from ntkstats.collectors import Program, Snapshot
 from ntkstats.errors import RecordingError
 from ntkstats.models import Model
@@ -71,7 +73,10 @@ class Watch:
         return Watched(self.program.init(key), rows, jnp.zeros(len(self.steps), bool))
 
     def measure_if(self, watched: Watched, step: Array | int, obj: Any, **extras: Any) -> Watched:
-        """Record ``obj`` if ``step`` is due; under jit, scan and vmap it costs nothing otherwise.
+        """Record ``obj`` if ``step`` is due; nothing is computed otherwise, also under vmap.
+
+        XLA may copy the parameters before an update that follows, since it cannot tell that it
+        does; `after` tells it, and `scan` has no condition at all.
 
         Parameters
         ----------
@@ -91,18 +96,90 @@ class Watch:
         params, state = self.model.split(obj)
         return self._gated(due, watched, (row, Snapshot(step, params, state, extras)))
 
+    def after(self, watched: Watched, tree: PyTree) -> PyTree:
+        """The same numbers, computed after the measurement: gradients or updates, say.
+
+        The parameters can then be updated where they lie, without a copy.
+        """
+        # Always true, but for all that XLA knows it depends on what was measured.
+        measured = jnp.sum(watched.seen) <= len(self.steps)
+        return jax.tree.map(lambda leaf: jnp.where(measured, leaf, jnp.zeros_like(leaf)), tree)
+
+    def scan(
+        self,
+        step: Callable[[Carry, PyTree], tuple[Carry, PyTree]],
+        init: Carry,
+        xs: PyTree = None,
+        length: int | None = None,
+        *,
+        obj_of: Callable[[Carry], Any] = lambda carry: carry,
+        extras_of: Callable[[Carry], Mapping[str, Any]] = lambda _: {},
+        start: int = 0,
+        watched: Watched | None = None,
+    ) -> tuple[Carry, PyTree, Watched]:
+        """`jax.lax.scan` that records on the way; between records it costs nothing.
+
+        Parameters
+        ----------
+        step, init, xs, length
+            As for `jax.lax.scan`. An iteration is one step of the schedule.
+        obj_of
+            What the model splits, from the carry; by default the carry.
+        extras_of
+            What collectors ask for, from the carry.
+        start
+            The step of the first iteration, for a loop in several scans.
+        watched
+            From `init`, or from the scan before; default ``watch.init()``.
+
+        Returns
+        -------
+        carry, ys
+            As of `jax.lax.scan`.
+        watched
+            Holds the records of the states before the steps that are due, and of the last state
+            if that is due (a next scan then records it again, to the same numbers).
+
+        Notes
+        -----
+        Under ``vmap`` over seeds all lanes are measured at once, each with its own key in
+        ``watched``. The loop has no reverse-mode derivative.
+
+        Examples
+        --------
+        >>> import jax, jax.numpy as jnp, ntkstats as nts
+        >>> model = nts.as_model(lambda w, x: x @ w)
+        >>> w, probe = jnp.ones((3, 2)), nts.Probe(jnp.eye(3))
+        >>> program = nts.collectors.bind(model, w, probe, nts.collectors.param_norm())
+        >>> watch = nts.watch(program, model, nts.RecordAt.every(4), until=8)
+        >>> w, _, watched = watch.scan(lambda w, _: (0.5 * w, None), w, length=8)
+        >>> records, steps = watch.results(watched)
+        >>> steps.tolist(), records["param_norm"].round(3).tolist()
+        ([0, 4, 8], [2.449, 0.153, 0.01])
+        """
+
+        def measure(held: Watched, row: Array, stop: Array, carry: Carry) -> Watched:
+            params, state = self.model.split(obj_of(carry))
+            snapshot = Snapshot(start + stop, params, state, extras_of(carry))
+            return self._record(held, (row, snapshot))
+
+        held = self.init() if watched is None else watched
+        n = scan_length(xs, length)
+        rows = np.flatnonzero((self.steps >= start) & (self.steps <= start + n))
+        return scan_between(step, measure, held, init, xs, n, rows, self.steps[rows] - start)
+
+    def _record(self, watched: Watched, args: tuple[Array, Snapshot]) -> Watched:
+        row, snapshot = args
+        carry, entries = self.program.update(watched.carry, snapshot)
+        records = {
+            name: kept.at[row].set(entries[name].astype(kept.dtype))
+            for name, kept in watched.records.items()
+        }
+        return Watched(carry, records, watched.seen.at[row].set(True))
+
     @cached_property
     def _gated(self) -> Any:
-        def record(watched: Watched, args: tuple[Array, Snapshot]) -> Watched:
-            row, snapshot = args
-            carry, entries = self.program.update(watched.carry, snapshot)
-            records = {
-                name: kept.at[row].set(entries[name].astype(kept.dtype))
-                for name, kept in watched.records.items()
-            }
-            return Watched(carry, records, watched.seen.at[row].set(True))
-
-        return only_if(record)
+        return only_if(self._record)
 
     def results(self, tree: PyTree) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Records and their steps, for ``recorder.extend(*watch.results(...))``.

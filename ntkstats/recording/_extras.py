@@ -19,11 +19,11 @@ RESERVED = frozenset({STEP, MEMBER, "run", "seed", "attempt", "wall_time", "reco
 
 def scalars(
     extras: Mapping[str, Any], members: int | None, taken: Container[str]
-) -> dict[str, np.ndarray]:
-    """The numbers among ``extras``, on the host: shape ``()``, or ``(members,)``.
+) -> dict[str, Any]:
+    """The numbers among ``extras``, where they are: shape ``()``, or ``(members,)``.
 
     Everything else (batches, gradients, text) is for collectors only and is left out, and so is
-    a name that is already taken.
+    a name that is already taken. Arrays are copies: their owner may donate or change them.
     """
     shapes = {()} if members is None else {(), (members,)}
     found = {}
@@ -31,12 +31,13 @@ def scalars(
         if name in taken or name in RESERVED or not _is_numeric(value):
             continue
         if np.shape(value) in shapes:
-            found[name] = to_numpy(name, value)
+            found[name] = value.copy() if isinstance(value, jax.Array) else np.array(value)
     return found
 
 
-def extra_field(name: str, array: np.ndarray) -> Field:
+def extra_field(name: str, value: Any) -> Field:
     """The label of a number that the loop passed along."""
+    array = to_numpy(name, value)
     return Field(
         name,
         dims=(MEMBER,) if array.ndim else (),

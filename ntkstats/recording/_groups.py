@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ntkstats.collectors import Collector
@@ -96,9 +98,10 @@ def group_collectors(collectors: Sequence[Collector], at: RecordAt | None) -> tu
     return tuple(groups)
 
 
-def union(groups: Sequence[Group]) -> RecordAt:
-    """Every step at which some group is due."""
-    at = groups[0].at
-    for group in groups[1:]:
-        at |= group.at
-    return at
+def union(groups: Sequence[Group]) -> Callable[[int], bool]:
+    """Whether some group is due at a step, whatever budgets say about it."""
+    schedules = [group.at.certain for group in groups]
+    certain = [at for at in schedules if at is not None]
+    if not certain:
+        return lambda _: False
+    return functools.reduce(operator.or_, certain).due

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import os
+import threading
+import warnings
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ntkstats.errors import RecordingError, StoreError
 from ntkstats.recording._sinks import Mirrors, Sink
@@ -24,19 +28,29 @@ class Report(NamedTuple):
     status
         ``"finished"``, ``"closed"`` (without a final record), ``"interrupted"`` (by an
         exception), or ``"running"``.
+    skipped
+        Records left out to stay within `RecordAt.budget`.
     """
 
     path: Path | None
     records: int
     failures: int
     status: str
+    skipped: int = 0
 
     def __str__(self) -> str:
-        return f"{self.status}: {self.records} records, {self.failures} failures in {self.path}"
+        skipped = f", {self.skipped} skipped to stay within the budget" if self.skipped else ""
+        return (
+            f"{self.status}: {self.records} records, {self.failures} failures{skipped} "
+            f"in {self.path}"
+        )
 
 
 class Journal:
     """Writes rows and failures; only rows raise, failures never do unless ``strict``.
+
+    Rows may be written from another thread than the training loop's; everything that warns or
+    raises for the user's eyes (`fail`, `announce`, `end`) belongs to the loop's.
 
     Parameters
     ----------
@@ -52,19 +66,21 @@ class Journal:
         self.store = store
         self.records = 0
         self.failures = 0
+        self.skipped = 0
         self.status = "running"
         self._strict = strict
         self._warned = False
+        self._guard = threading.Lock()  # the store has one connection
+        self._labels: list[StoredField] = []  # not in the store yet
         self._pending: list[Failure] = []  # what a full disk would not take
         self._mirrors = Mirrors(sinks if store is not None else ())
+        self._pid = os.getpid()
 
-    def write(
-        self,
-        rows: Sequence[Row],
-        fields: Sequence[StoredField] = (),
-        *,
-        per_member: Container[str] = (),
-    ) -> None:
+    def add_fields(self, fields: Sequence[StoredField]) -> None:
+        """Have new fields written with the next rows."""
+        self._labels += fields
+
+    def write(self, rows: Sequence[Row], *, per_member: Container[str] = ()) -> None:
         """Commit the rows with new fields, then mirror their scalars.
 
         The names in ``per_member`` have one number a member.
@@ -74,9 +90,7 @@ class Journal:
         StoreError
             Nothing of it was written.
         """
-        if self.store is not None:
-            self.store.write(rows, fields=fields, failures=self._pending)
-            self._pending = []
+        self._transact(rows)
         self.records += len(rows)
         for row in rows:
             self._mirrors.write(row.step, numbers_of(row, per_member))
@@ -89,9 +103,7 @@ class Journal:
         RecordingError
             If strict.
         """
-        self.failures += 1
-        folder = None if self.store is None else self.store.path.parent
-        self._pending.append(failure(step, stage, error, folder))
+        self.note(step, stage, error)
         self._flush()
         where = "" if step is None else f" at step {step}"
         cause = f"could not {stage}{where}: {type(error).__name__}: {error}"
@@ -103,35 +115,66 @@ class Journal:
             rest = kept if self.status == "running" else "nothing more is recorded"
             warn(f"{cause}. Training goes on, and {rest}; strict=True raises instead")
 
-    def end(self, status: str) -> Report:
+    def note(self, step: int | None, stage: str, error: Exception) -> None:
+        """Keep a failure for the next transaction, without a word."""
+        self.failures += 1
+        folder = None if self.store is None else self.store.path.parent
+        self._pending.append(failure(step, stage, error, folder))
+
+    @property
+    def has_notices(self) -> bool:
+        """Whether `announce` has something to say."""
+        return bool(self._mirrors.notices)
+
+    def announce(self) -> None:
+        """Warn about the mirrors that have failed."""
+        while self._mirrors.notices:
+            warn(self._mirrors.notices.popleft())
+
+    def end(self, status: str, facts: Mapping[str, Any] | None = None) -> Report:
         """State how it ended and close everything; once."""
         if self.status == "running":
             self.status = status
             self._flush()
             try:
                 if self.store is not None:
-                    self.store.end(status)
+                    self.store.end(status, facts)
             except StoreError as error:
                 self.fail(None, "close the run", error)
             finally:
                 if self.store is not None:
                     self.store.close()
                 self._mirrors.close()
+                self.announce()
         return self.report()
+
+    def abandon(self) -> None:
+        """Close a run that nobody will end; never raises and says nothing."""
+        # A forked child must leave its parent's run alone.
+        if self.status == "running" and os.getpid() == self._pid:
+            with suppress(RecordingError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.end("closed")
 
     def report(self) -> Report:
         """What was done so far."""
         path = None if self.store is None else self.store.path
-        return Report(path, self.records, self.failures, self.status)
+        return Report(path, self.records, self.failures, self.status, self.skipped)
+
+    def _transact(self, rows: Sequence[Row] = ()) -> None:
+        """Commit rows with everything that an earlier transaction could not take."""
+        if self.store is None:
+            return
+        with self._guard:
+            labels, failures = list(self._labels), list(self._pending)
+            self.store.write(rows, fields=labels, failures=failures)
+            # The loop may have noted failures in the meantime.
+            del self._labels[: len(labels)], self._pending[: len(failures)]
 
     def _flush(self) -> None:
-        if self.store is None or not self._pending:
-            return
-        try:
-            self.store.write(failures=self._pending)
-        except StoreError:
-            return  # they are tried again with the next record
-        self._pending = []
+        if self._pending:
+            with suppress(StoreError):  # they are tried again with the next record
+                self._transact()
 
 
 def numbers_of(row: Row, per_member: Container[str] = ()) -> dict[str, float]:

@@ -14,7 +14,7 @@ from ntkstats.collectors._live import extras_needed
 from ntkstats.errors import ParamsError, RecordingError
 from ntkstats.models import Model, Probe
 from ntkstats.recording._arrays import to_numpy
-from ntkstats.typing import Array, Params, PyTree, State
+from ntkstats.typing import Array, Params, PyTree, Record, State
 
 
 class Meter:
@@ -58,6 +58,8 @@ class Meter:
             extras=self._wanted(frozenset(self._wants), extras),
         )
         self._subsets = {frozenset(self.program.collectors): self.program}
+        self.measured: set[frozenset[str]] = set()
+        """Sets of collectors that were measured, hence compiled."""
         self.carry = init_on_host(self.program, carry_key)
 
     def subset(self, names: frozenset[str]) -> Program:
@@ -83,22 +85,36 @@ class Meter:
         Returns
         -------
         carry
-            To be stored in `carry` once the record is safe.
+            What `carry` is to become.
         arrays
-            ``{field: array}``; nothing in it depends on the buffers of ``obj``.
+            ``{field: array}``.
 
         Raises
         ------
         ParamsError
             The parameters are not those that the program was bound to.
         """
+        carry, record = self.dispatch(names, step, obj, extras)
+        return carry, {name: to_numpy(name, value) for name, value in record.items()}
+
+    def dispatch(
+        self, names: frozenset[str], step: int, obj: Any, extras: Mapping[str, Any]
+    ) -> tuple[PyTree, Record]:
+        """`measure` without waiting: the numbers may still be on their way.
+
+        The caller may donate the buffers of ``obj`` at once (the runtime lets what was
+        dispatched earlier read them first) and write to its NumPy arrays.
+        """
         params, state = self._split(obj)
         check_shapes(self.shapes, shapes_of(params))
-        snapshot = Snapshot(step, params, state, self._wanted(names, extras))
-        carry, record = run_on_host(self.subset(names), self.carry, snapshot)
-        # The caller may donate its buffers as soon as this returns.
-        jax.tree.map(_wait, carry)
-        return carry, {name: to_numpy(name, value) for name, value in record.items()}
+        wanted = self._wanted(names, extras)
+        self.measured.add(names)
+        snapshot = Snapshot(step, *jax.tree.map(_owned, (params, state, wanted)))
+        return run_on_host(self.subset(names), self.carry, snapshot)
+
+    def wait_for(self, obj: Any) -> None:
+        """Return when ``obj`` is computed, so that its time is not taken for ours."""
+        jax.block_until_ready(self._split(obj))
 
     def _split(self, obj: Any) -> tuple[Params, State]:
         if any(is_tracer(leaf) for leaf in jax.tree.leaves(obj)):
@@ -122,8 +138,9 @@ class Meter:
         return array
 
 
-def _wait(leaf: Array) -> None:
-    leaf.block_until_ready()
+def _owned(leaf: Any) -> Any:
+    """The leaf, copied if its owner could change it while it is still being read."""
+    return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
 def shapes_of(params: Params) -> dict[str, list[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,17 +11,17 @@ from typing import Any, Self
 import jax
 
 from ntkstats.collectors import Collector, Program
-from ntkstats.errors import NtkStatsError, RecordingError, StoreError
 from ntkstats.models import Probe, as_model
+from ntkstats.recording._conductor import Conductor
 from ntkstats.recording._estimate import Overhead, measure_overhead
 from ntkstats.recording._groups import (
     check_collectors,
     check_schedule,
     group_collectors,
-    union,
 )
 from ntkstats.recording._journal import Journal, Report
 from ntkstats.recording._meter import Meter
+from ntkstats.recording._outbox import Outbox
 from ntkstats.recording._schedule import RecordAt
 from ntkstats.recording._session import Session
 from ntkstats.recording._settings import open_store, settings_of
@@ -35,8 +34,10 @@ class Recorder:
     """Measures a model while it trains and stores every record at once.
 
     Call it with the state **before** each update and `finish` it with the last one. Between due
-    steps a call costs a set look-up. A due call measures, waits until the numbers are on the
-    host (so the next step may donate its buffers) and returns when they are on disk.
+    steps a call costs a set look-up. A due call has the device measure and returns; a thread
+    writes the numbers as they come, a few records behind at most, in order. The next step may
+    donate its buffers. `flush` waits for the disk; `finish`, the end of a ``with`` block and the
+    interpreter's exit do so by themselves.
 
     The first state it sees and the final one are recorded with everything, whatever the
     schedules say. What goes wrong later is stored with the run and warned about once; it never
@@ -70,7 +71,10 @@ class Recorder:
         are superseded: kept in the file, and not shown by default. ``"takeover"`` also takes the
         run from a process that cannot be asked whether it still runs (on another machine).
     strict
-        Raise a RecordingError for what would otherwise be stored and warned about.
+        Raise a RecordingError for what would otherwise be stored and warned about; every record
+        is then on disk when its call returns.
+    background
+        False has every record on disk when its call returns.
     sinks
         Mirrors of the scalars, see `Sink`; their failures are warned about only.
     precision, budget_bytes
@@ -135,6 +139,7 @@ class Recorder:
         members: int | None = None,
         resume: bool | str = False,
         strict: bool = False,
+        background: bool = True,
         sinks: Sequence[Sink] = (),
         precision: str | None = None,
         budget_bytes: int | None = None,
@@ -160,18 +165,19 @@ class Recorder:
             )
 
         self._groups = group_collectors(listed, at)
-        self._due = union(self._groups).due
         self._members = members
         self._strict = strict
         store, stored = None, None
         if jax.process_index() == 0:
             store, stored = open_store(path, resume, settings)
-            # A recorder that is dropped, or lives until the interpreter ends, gives back its lock.
-            weakref.finalize(self, store.close)
         self._journal = Journal(store, sinks, strict=strict)
-        self._session = Session(make_meter, self._groups, self._journal, stored, settings)
-        self._started = False  # the first state was seen: from now on nothing is raised
-        self._seen = -1
+        self._outbox = Outbox(self._journal, background=background and not strict)
+        # A recorder that is dropped, or lives until the interpreter ends, gives back its lock.
+        weakref.finalize(self, self._outbox.abandon)
+        self._session = Session(
+            make_meter, self._groups, self._journal, self._outbox, stored, settings
+        )
+        self._conductor = Conductor(self._groups, self._session, self._journal, self._outbox)
 
     def __call__(self, step: int, obj: Any, **extras: Any) -> None:
         """Record ``obj`` if ``step`` is due.
@@ -192,16 +198,7 @@ class Recorder:
         NtkStatsError
             At the first call, what does not fit together; later only with ``strict``.
         """
-        if self._started:
-            try:
-                number = operator.index(step)
-            except TypeError:
-                pass  # said properly by _visit
-            else:
-                self._seen = number
-                if not self._due(number):
-                    return
-        self._visit(step, obj, extras, everything=not self._started)
+        self._conductor.call(step, obj, extras)
 
     def finish(self, obj: Any, step: int | None = None, **extras: Any) -> Report:
         """Record the final state with all collectors, mark the run finished and close it.
@@ -216,12 +213,13 @@ class Recorder:
         extras
             As in a call. A collector whose extras are missing is left out and noted as a failure.
         """
-        self._visit(self._seen + 1 if step is None else step, obj, extras, everything=True)
-        return self._journal.end("finished")
+        conductor = self._conductor
+        conductor.visit(conductor.seen + 1 if step is None else step, obj, extras, everything=True)
+        return conductor.end("finished")
 
     def close(self) -> Report:
         """Close the run without a final record; a closed one stays as it is."""
-        return self._journal.end("closed")
+        return self._conductor.end("closed")
 
     def __enter__(self) -> Self:
         return self
@@ -232,7 +230,11 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._journal.end("closed" if kind is None else "interrupted")
+        self._conductor.end("closed" if kind is None else "interrupted")
+
+    def flush(self) -> Report:
+        """Return when every record so far is on disk, and warn about those that are lost."""
+        return self._conductor.flush()
 
     @property
     def members(self) -> int | None:
@@ -258,10 +260,10 @@ class Recorder:
 
     def due(self, step: int) -> bool:
         """Whether a call at that step would record something."""
-        return not self._started or self._due(step)
+        return self._conductor.due(step)
 
     def __repr__(self) -> str:
-        return f"Recorder({self._journal.report()})"
+        return f"Recorder({self._conductor.report()})"
 
     def bind(self, obj: Any, **extras: Any) -> Program:
         """Bind the collectors to what the loop holds, and give the program for a scan of its own.
@@ -276,6 +278,7 @@ class Recorder:
 
         Set it after `bind` when resuming, if collectors compare with earlier records.
         """
+        self._conductor.settle()
         return self._session.meter.carry
 
     @carry.setter
@@ -305,21 +308,14 @@ class Recorder:
             without.
         """
         program = self._session.meter.program
-        if self._is_closed(None):
-            return
         axis = time_axis if time_axis is not None else int(self._members is not None)
-        try:
-            arrays = unstack(jax.device_get(dict(records)), program.fields, self._members, axis)
-            numbers = steps_of(steps, len(arrays))
-            if numbers:
-                self._check_order(numbers[0])
-                self._session.extend(numbers, arrays)
-                self._seen = numbers[-1]
-        except Exception as error:
-            if not self._started and isinstance(error, NtkStatsError):
-                raise
-            self._journal.fail(None, "extend the run", error)
-        self._started = True
+
+        def unstacked() -> tuple[list[int], Any]:
+            host = jax.device_get(dict(records))
+            arrays = unstack(host, program.fields, self._members, axis)
+            return steps_of(steps, len(arrays)), arrays
+
+        self._conductor.extend(unstacked)
 
     def estimate(
         self, obj: Any, total_steps: int, *, step_seconds: float | None = None, **extras: Any
@@ -333,59 +329,7 @@ class Recorder:
         total_steps
             Number of updates of the whole run, at least 1.
         step_seconds
-            Time of one training step, for the share of the total.
+            Time of one training step, for the share of the total; a budget needs it.
         """
-        if not isinstance(total_steps, int) or total_steps < 1:
-            msg = f"total_steps must be a positive integer, got {total_steps!r}"
-            raise RecordingError(msg)
         meter = self._session.bind(obj, extras)
         return measure_overhead(meter, self._groups, obj, total_steps, step_seconds, extras)
-
-    def _visit(self, step: int, obj: Any, extras: Mapping[str, Any], *, everything: bool) -> None:
-        """Record a due step; only the first visit may raise."""
-        if self._is_closed(step):
-            return
-        number: int | None = None
-        missing: Exception | None = None
-        try:
-            number = _as_step(step)
-            self._check_order(number)
-            if number != self._session.recorded:
-                due = [g for g in self._groups if everything or g.at.due(number)]
-                missing = self._session.record(number, obj, due, extras, complete=not self._started)
-        except Exception as error:
-            fits_not = isinstance(error, NtkStatsError) or not self._session.is_bound
-            if not self._started and fits_not:
-                raise
-            missing = error
-        self._started = True
-        if number is not None:
-            self._seen = number
-        if missing is not None:
-            stage = "write" if isinstance(missing, StoreError) else "measure"
-            self._journal.fail(number, stage, missing)
-
-    def _check_order(self, step: int) -> None:
-        if step < self._session.recorded:
-            msg = (
-                f"step {step} comes after step {self._session.recorded} was recorded; steps must "
-                f"not decrease. Count updates over the whole run, or resume it in a new Recorder"
-            )
-            raise RecordingError(msg)
-
-    def _is_closed(self, step: int | None) -> bool:
-        if self._journal.status == "running":
-            return False
-        self._journal.fail(step, "record", RecordingError("the recorder is closed"))
-        return True
-
-
-def _as_step(step: Any) -> int:
-    try:
-        number = operator.index(step)
-    except TypeError:
-        number = -1
-    if number < 0:
-        msg = f"step must be a non-negative integer, the number of updates so far; got {step!r}"
-        raise RecordingError(msg)
-    return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import operator
@@ -37,9 +38,9 @@ class _Every(NamedTuple):
 class RecordAt:
     """The steps at which something is recorded.
 
-    A step is the number of updates applied so far. Build one with `every`, `steps` or `log` and
-    unite several with ``|``. A `Recorder` adds two more: the first state it sees (step 0 of a
-    new run) and the final one.
+    A step is the number of updates applied so far. Build one with `every`, `steps`, `log` or
+    `budget` and unite several with ``|``. A `Recorder` adds two more: the first state it sees
+    (step 0 of a new run) and the final one.
 
     Attributes
     ----------
@@ -47,6 +48,10 @@ class RecordAt:
         Steps listed one by one.
     periodic
         Arithmetic progressions of steps.
+    share
+        Share of the wall time that the steps in ``wanted`` may take; None without a budget.
+    wanted
+        Steps that are recorded as far as the budget allows; None without a budget.
     label
         Short name, letters, digits and underscores only; it names the step axis in the recorded
         Dataset. It takes no part in comparisons.
@@ -67,10 +72,12 @@ class RecordAt:
 
     fixed: frozenset[int] = frozenset()
     periodic: tuple[_Every, ...] = ()
+    share: float | None = None
+    wanted: RecordAt | None = None
     label: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if not self.fixed and not self.periodic:
+        if not self.fixed and not self.periodic and self.wanted is None:
             msg = (
                 "a schedule was given no step at all; build one with RecordAt.every(k), "
                 "RecordAt.steps([...]) or RecordAt.log(n, until=T)"
@@ -137,8 +144,58 @@ class RecordAt:
         steps = frozenset((0, *_log_spaced(min(n, until + 1) - 1, until)))
         return cls(fixed=steps, label=f"log_{len(steps)}_until_{until}")
 
+    @classmethod
+    def budget(cls, share: float, at: RecordAt | None = None) -> RecordAt:
+        """As many records as fit into a share of the run's wall time.
+
+        A `Recorder` measures what a record takes, waits for it, and skips those that would bring
+        recording above its share of the time since the first one; the report and the stored run
+        say how many were skipped. The first and the final record, and compilation, come on top.
+        For loops on the host; a loop on the device has no clock.
+
+        Parameters
+        ----------
+        share
+            Between 0 and 1; 0.05 keeps recording at 5 % of the wall time.
+        at
+            The steps that are wanted; default every step.
+
+        Examples
+        --------
+        >>> at = RecordAt.budget(0.05, RecordAt.every(10)) | RecordAt.steps([1000])
+        >>> at.due(1000), at.due(10), at.wanted.due(10)
+        (True, False, True)
+        """
+        number = isinstance(share, int | float | np.floating) and not isinstance(share, bool)
+        if not number or not 0 < share < 1:
+            msg = (
+                f"a budget is a share of the wall time between 0 and 1, got {share!r}; write "
+                f"RecordAt.budget(0.05) for 5 %"
+            )
+            raise ScheduleError(msg)
+        if at is None:
+            at = cls.every(1)
+        if not isinstance(at, RecordAt) or at.wanted is not None:
+            msg = (
+                f"the steps of a budget were given as {at!r}; expected a schedule without a "
+                f"budget of its own, such as RecordAt.every(10)"
+            )
+            raise ScheduleError(msg)
+        percent = f"{100 * share:.4g}".replace(".", "p").replace("-", "_").replace("+", "")
+        label = f"{percent}_percent_of_{at.label}"
+        return cls(share=float(share), wanted=at, label=label)
+
+    @property
+    def certain(self) -> RecordAt | None:
+        """The steps that are recorded whatever the time; None if there is only a budget."""
+        if self.wanted is None:
+            return self
+        if not self.fixed and not self.periodic:
+            return None
+        return RecordAt(fixed=self.fixed, periodic=self.periodic)
+
     def due(self, step: int) -> bool:
-        """Whether ``step`` is one of the steps."""
+        """Whether ``step`` is recorded, whatever a budget says about it."""
         return step in self.fixed or any(rule.due(step) for rule in self.periodic)
 
     def points(self, until: int) -> np.ndarray:
@@ -153,6 +210,12 @@ class RecordAt:
         return np.fromiter(itertools.islice(self._in_order(), n), np.int64)
 
     def _in_order(self) -> Iterator[int]:
+        if self.wanted is not None:
+            msg = (
+                f"{self} follows the clock, and its steps are not known beforehand; give a "
+                f"schedule of steps, such as RecordAt.every(100)"
+            )
+            raise ScheduleError(msg)
         merged = heapq.merge(sorted(self.fixed), *(rule.steps() for rule in self.periodic))
         return (step for step, _ in itertools.groupby(merged))
 
@@ -161,9 +224,21 @@ class RecordAt:
             return NotImplemented
         if other == self:
             return self
-        rules = tuple(sorted({*self.periodic, *other.periodic}, key=_order))
-        label = f"{self.label}_and_{other.label}"
-        return RecordAt(fixed=self.fixed | other.fixed, periodic=rules, label=label)
+        shares = {at.share for at in (self, other) if at.share is not None}
+        if len(shares) > 1:
+            msg = (
+                f"{self} and {other} have different budgets; unite schedules of one budget, or "
+                f"give each to collectors of its own (at=)"
+            )
+            raise ScheduleError(msg)
+        wanted = [at.wanted for at in (self, other) if at.wanted is not None]
+        return RecordAt(
+            fixed=self.fixed | other.fixed,
+            periodic=tuple(sorted({*self.periodic, *other.periodic}, key=_order)),
+            share=shares.pop() if shares else None,
+            wanted=functools.reduce(operator.or_, wanted) if wanted else None,
+            label=f"{self.label}_and_{other.label}",
+        )
 
     def __repr__(self) -> str:
         return f"RecordAt({self.label})"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ntkstats.errors import MissingExtraError, RecordingError
+from ntkstats.recording._budget import Purse
 from ntkstats.recording._extras import extra_field, scalars
 from ntkstats.recording._facts import facts
 from ntkstats.recording._groups import MEMBER, STEP, Group
@@ -22,7 +23,9 @@ from ntkstats.recording._identity import (
 )
 from ntkstats.recording._journal import Journal
 from ntkstats.recording._meter import Meter
-from ntkstats.recording._store import Row, Stored, StoredField
+from ntkstats.recording._outbox import Draft, Outbox
+from ntkstats.recording._store import Stored, StoredField
+from ntkstats.typing import PyTree
 
 
 class Session:
@@ -35,7 +38,9 @@ class Session:
     groups
         The collectors by schedule.
     journal
-        Takes the rows.
+        Is told what the run is.
+    outbox
+        Takes the records.
     stored
         What the file says about the run that is resumed; None for a new run.
     settings
@@ -47,22 +52,25 @@ class Session:
         make_meter: Callable[[Any, Mapping[str, Any]], Meter],
         groups: Sequence[Group],
         journal: Journal,
+        outbox: Outbox,
         stored: Stored | None,
         settings: Mapping[str, Any],
     ) -> None:
         self._make_meter = make_meter
         self._groups = groups
         self._journal = journal
+        self._outbox = outbox
         self._stored = stored
         self._settings = settings
         self._meter: Meter | None = None
         self._begun = False
+        self._origin: tuple[PyTree, int] | None = None  # where the attempt began
         entries = {} if stored is None else stored.fields
         self._passed = {n: e.field.shape for n, e in entries.items() if e.origin == LOOP}
         self.fields: dict[str, StoredField] = {}
         """What the collectors record; known once bound."""
         self.recorded = -1
-        """The last step that is in the store; -1 if there is none."""
+        """The last step that is in the store or on its way; -1 if there is none."""
 
     @property
     def is_bound(self) -> bool:
@@ -95,11 +103,13 @@ class Session:
         extras: Mapping[str, Any],
         *,
         complete: bool,
+        wait: bool,
     ) -> MissingExtraError | None:
-        """Measure and store one record.
+        """Measure one record and hand it over to be written.
 
         Collectors whose extras are missing are left out and named by the error that is
-        returned; with ``complete`` it is raised and nothing is recorded.
+        returned; with ``complete`` it is raised and nothing is recorded. With ``wait`` the record
+        is in the store on return, and what goes wrong is raised.
         """
         meter = self.bind(obj, extras)
         names = frozenset().union(*(group.names for group in due))
@@ -109,34 +119,88 @@ class Session:
         self._begin(step)
         now, start = time.time(), time.perf_counter()
         names = names.difference(lacking)
-        carry, arrays = meter.measure(names, step, obj, extras) if names else (meter.carry, {})
+        carry, arrays = meter.dispatch(names, step, obj, extras) if names else (meter.carry, {})
         axes = tuple(group.axis for group in due)
         passed = scalars(extras, self._settings["members"], self.fields) if STEP in axes else {}
-        row = Row(step, axes, now, time.perf_counter() - start, arrays | passed)
-        if row.arrays:
-            self._write([row], passed)
-            meter.carry = carry
+        if arrays or passed:
+            labels = self._labels(passed)
+            both = arrays | passed
+            draft = Draft(step, axes, now, start, both, labels, self._per_member(), carry)
+            self._hand_over([draft], wait=wait)
         return _missing(lacking) if lacking else None
+
+    def record_paid(
+        self,
+        step: int,
+        obj: Any,
+        due: Sequence[Group],
+        extras: Mapping[str, Any],
+        purses: Sequence[Purse],
+    ) -> MissingExtraError | None:
+        """`record`, waited for and paid by the purses of its schedules.
+
+        The first record of its kind compiles and is not paid; it is timed once more, so that
+        the price of the next one is known.
+        """
+        self.meter.wait_for(obj)
+        names = frozenset().union(*(group.names for group in due))
+        is_new = names not in self.meter.measured
+        start = time.perf_counter()
+        missing = self.record(step, obj, due, extras, complete=False, wait=True)
+        if is_new and missing is None and names:
+            start = time.perf_counter()
+            self.meter.measure(names, step, obj, extras)
+            for purse in purses:
+                purse.learn(time.perf_counter() - start)
+        else:
+            for purse in purses:
+                purse.charge(time.perf_counter() - start)
+        return missing
 
     def extend(self, steps: Sequence[int], arrays: Sequence[Mapping[str, np.ndarray]]) -> None:
         """Store one row for each step, all in one transaction; steps stored already are left."""
         if steps:
             self._begin(steps[0])
         now = time.time()
-        rows = [
-            Row(step, self._axes_of(row), now, 0.0, row)
-            for step, row in zip(steps, arrays, strict=True)
-            if step > self.recorded
+        new = [(s, row) for s, row in zip(steps, arrays, strict=True) if s > self.recorded]
+        if not new:
+            return
+        passed = {name: a for name, a in new[0][1].items() if name not in self.fields}
+        labels, per_member = self._labels(passed), self._per_member()
+        drafts = [
+            Draft(s, self._axes_of(row), now, None, row, labels if i == 0 else (), per_member)
+            for i, (s, row) in enumerate(new)
         ]
-        if rows:
-            self._write(rows, {n: a for n, a in rows[0].arrays.items() if n not in self.fields})
+        self._hand_over([d._replace(carry=self.meter.carry) for d in drafts], wait=True)
+
+    def rewind(self) -> None:
+        """Go on from the last record that is in the store, after others were lost."""
+        safe = self._outbox.safe
+        if safe is not None:
+            self.meter.carry, self.recorded = safe.carry, safe.step
+        elif self._origin is not None:
+            self.meter.carry, self.recorded = self._origin
 
     def _axes_of(self, names: Mapping[str, Any]) -> tuple[str, ...]:
         axes = {self.fields[name].axis if name in self.fields else STEP for name in names}
         return tuple(sorted(axes))
 
-    def _write(self, rows: Sequence[Row], passed: Mapping[str, np.ndarray]) -> None:
-        """Commit rows; ``passed`` are the numbers from the loop, as in the first row."""
+    def _hand_over(self, drafts: Sequence[Draft], *, wait: bool) -> None:
+        """Have the drafts written; with ``wait``, all or none, and raise what goes wrong."""
+        if self._origin is None:
+            self._origin = (self.meter.carry, self.recorded)
+        self.meter.carry, self.recorded = drafts[-1].carry, drafts[-1].step
+        try:
+            if wait:
+                self._outbox.write(drafts)
+            else:
+                self._outbox.put(drafts[0])
+        except Exception:
+            self.rewind()
+            raise
+
+    def _labels(self, passed: Mapping[str, Any]) -> list[StoredField]:
+        """Fields of the numbers from the loop that are new."""
         for name, array in passed.items():
             if self._passed.get(name, array.shape) != array.shape:
                 msg = (
@@ -145,12 +209,12 @@ class Session:
                 )
                 raise RecordingError(msg)
         new = {name: array for name, array in passed.items() if name not in self._passed}
-        labels = [StoredField(extra_field(name, a), STEP, LOOP) for name, a in new.items()]
-        per_member = {n for n, entry in self.fields.items() if entry.field.dims == (MEMBER,)}
-        per_member |= {name for name, array in passed.items() if array.ndim}
-        self._journal.write(rows, labels, per_member=per_member)
         self._passed |= {name: array.shape for name, array in new.items()}
-        self.recorded = rows[-1].step
+        return [StoredField(extra_field(name, a), STEP, LOOP) for name, a in new.items()]
+
+    def _per_member(self) -> frozenset[str]:
+        measured = {n for n, entry in self.fields.items() if entry.field.dims == (MEMBER,)}
+        return frozenset(measured | {name for name, shape in self._passed.items() if shape})
 
     def _begin(self, from_step: int) -> None:
         """Say in the store what the run is and that an attempt starts here."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 import csv
 import logging
 import os
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
-
-from ntkstats.recording._warn import warn
 
 
 @runtime_checkable
@@ -20,7 +19,7 @@ class Sink(Protocol):
     """Anything that takes scalars while a run goes on, such as TensorBoard.
 
     The run store stays the record; a sink that raises is warned about once and called again at
-    the next record.
+    the next record. Calls come in order and one at a time, from the thread that writes the run.
     """
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -103,7 +102,9 @@ class Mirrors:
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = tuple(sinks)
-        self._warned: set[int] = set()
+        self._failed: set[int] = set()
+        self.notices: deque[str] = deque()
+        """What to warn about, where the training loop comes by."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Give every sink the scalars of one record."""
@@ -119,10 +120,9 @@ class Mirrors:
             try:
                 getattr(sink, method)(*arguments)
             except Exception as error:  # a mirror must never stop the training
-                if i not in self._warned:
-                    self._warned.add(i)
-                    msg = (
+                if i not in self._failed:
+                    self._failed.add(i)
+                    self.notices.append(
                         f"{type(sink).__name__}.{method} failed with {type(error).__name__}: "
                         f"{error}; the run store is not affected and training goes on"
                     )
-                    warn(msg)

@@ -226,8 +226,11 @@ class Store:
             for part in encode(array):
                 db.execute("INSERT INTO arrays VALUES (?, ?, ?, ?, ?, ?)", (record, name, *part))
 
-    def end(self, status: str) -> None:
-        """State how the attempt ended, give the lock back and close the file."""
+    def end(self, status: str, facts: Mapping[str, Any] | None = None) -> None:
+        """State how the attempt ended, give the lock back and close the file.
+
+        ``facts`` are added to those that the attempt began with.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with explain(self.path, "write"), self._transaction():
             _lock.check(self._connection, self._me, self.path)
@@ -235,6 +238,11 @@ class Store:
                 "UPDATE attempts SET status = ?, ended = ? WHERE id = ?",
                 (status, now, self.attempt),
             )
+            if facts:
+                self._connection.execute(
+                    "UPDATE attempts SET facts = json_patch(facts, ?) WHERE id = ?",
+                    (json.dumps(dict(facts)), self.attempt),
+                )
             _lock.release(self._connection, self._me)
         self._connection.close()
 

@@ -10,6 +10,7 @@ from types import ModuleType
 from studies.benchmarks import (
     _harness,
     _render,
+    attach,
     engine,
     ensemble,
     memory,
@@ -22,6 +23,7 @@ from studies.benchmarks._rows import Table
 # Those with options say so by a function `add_arguments`.
 BENCHMARKS: dict[str, ModuleType] = {
     "recording": recording,
+    "attach": attach,
     "ensemble": ensemble,
     "memory": memory,
     "engine": engine,

@@ -39,11 +39,15 @@ def alternate(
     *,
     bar: float,
     repeats: int = 15,
+    calls: int = 1,
 ) -> Row:
-    """Run both in turn after one warm-up of each, and compare neighbours."""
+    """Run both in turn after one warm-up of each, and compare neighbours.
+
+    Each does its work ``calls`` times in a row; the times are those of one.
+    """
     seconds(ours)
     seconds(peer)
-    pairs = [(seconds(ours), seconds(peer)) for _ in range(repeats)]
+    pairs = [(seconds(ours) / calls, seconds(peer) / calls) for _ in range(repeats)]
     return Row(
         case,
         statistics.median(a for a, _ in pairs),

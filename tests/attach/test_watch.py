@@ -180,6 +180,133 @@ def test_what_all_lanes_share_needs_no_axis():
     assert held.tolist() == [2.0] * 3
 
 
+# --- watch.scan -------------------------------------------------------------------------------
+
+
+def stepped(carry, i):
+    params = trained(carry, i)
+    return params, {"norm": optax.tree.norm(params), "i": i}
+
+
+def test_a_watched_scan_is_a_scan_and_records_what_a_loop_outside_records():
+    key = jax.random.key(1)
+    expected, params = outside(key)
+    watch = make_watch()
+    run = jax.jit(lambda key: watch.scan(stepped, start(key), jnp.arange(STEPS)))
+    final, ys, watched = run(key)
+    records, steps = watch.results(watched)
+    assert steps.tolist() == DUE
+    check_equal(records, expected)
+    plain, plain_ys = jax.jit(lambda key: jax.lax.scan(stepped, start(key), jnp.arange(STEPS)))(key)
+    jax.tree.map(np.testing.assert_array_equal, (final, ys), (plain, plain_ys))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), final, params)
+
+
+def test_seeds_of_a_watched_scan_are_measured_side_by_side():
+    keys = jax.random.split(jax.random.key(2), 3)
+    watch = make_watch()
+    run = jax.jit(jax.vmap(lambda key: watch.scan(stepped, start(key), jnp.arange(STEPS))[2]))
+    records, steps = watch.results(run(keys))
+    assert steps.tolist() == DUE
+    for i, key in enumerate(keys):
+        check_equal({name: values[i] for name, values in records.items()}, outside(key)[0])
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        (nts.RecordAt.steps([3]), [3]),
+        (nts.RecordAt.steps([0, 1, 2]), [0, 1, 2]),
+        (nts.RecordAt.log(4, until=STEPS), [0, 1, 3, 12]),
+        (nts.RecordAt.steps([STEPS]), [STEPS]),
+    ],
+)
+def test_a_watched_scan_stops_at_any_steps_the_last_state_included(at, expected):
+    norm = nts.collectors.param_norm()
+    program = nts.collectors.bind(MODEL, start(jax.random.key(0)), PROBE, norm)
+    watch = nts.watch(program, MODEL, at, until=STEPS)
+    init = start(jax.random.key(0))
+    _, ys, watched = watch.scan(stepped, init, jnp.arange(STEPS))
+    records, steps = watch.results(watched)
+    assert steps.tolist() == expected
+    norms = np.concatenate([[optax.tree.norm(init)], ys["norm"]])
+    np.testing.assert_allclose(records["param_norm"], norms[expected], rtol=1e-5)
+    assert ys["i"].tolist() == list(range(STEPS))
+
+
+def test_a_watched_scan_is_measured_once_a_record_and_traced_once():
+    measured, traced = [], []
+
+    def measure(moment, carry):
+        jax.debug.callback(lambda step: measured.append(int(step)), moment.snapshot.step)
+        return carry, {"zero": jnp.zeros(())}
+
+    counting = nts.collectors.Collector(
+        "counting", measure, lambda *_: {"zero": nts.collectors.Label("zero")}, uses_head=False
+    )
+
+    def step(carry, i):
+        traced.append(1)
+        return stepped(carry, i)
+
+    program = nts.collectors.bind(MODEL, start(jax.random.key(0)), PROBE, counting)
+    watch = nts.watch(program, MODEL, AT, until=STEPS)
+    jax.block_until_ready(watch.scan(step, start(jax.random.key(0)), jnp.arange(STEPS)))
+    jax.effects_barrier()
+    assert measured == DUE
+    assert len(traced) <= 3  # shapes, up to the last record, and on from there
+
+
+def test_a_carry_with_more_than_the_model_and_extras():
+    watch = make_watch()
+    init = {"net": start(jax.random.key(0)), "count": 0}
+
+    def step(carry, _):
+        return {"net": trained(carry["net"], carry["count"]), "count": carry["count"] + 1}, None
+
+    final, ys, watched = watch.scan(step, init, length=STEPS, obj_of=lambda carry: carry["net"])
+    assert ys is None
+    assert int(final["count"]) == STEPS
+    check_equal(watch.results(watched)[0], outside(jax.random.key(0))[0])
+
+
+@pytest.mark.parametrize(
+    ("xs", "length", "message"),
+    [
+        (None, None, "expected one size"),
+        (jnp.arange(3), 4, "expected one size"),
+        ({"a": jnp.arange(3), "b": jnp.arange(4)}, None, "expected one size"),
+        (jnp.zeros(()), None, "expected one size"),
+    ],
+)
+def test_a_watched_scan_needs_one_length(xs, length, message):
+    with pytest.raises(RecordingError, match=message):
+        make_watch().scan(stepped, start(jax.random.key(0)), xs, length)
+
+
+def test_a_watched_scan_says_what_does_not_fit():
+    init = start(jax.random.key(0))
+    with pytest.raises(RecordingError, match="expected the same structure"):
+        make_watch().scan(lambda carry, i: ((carry, i), None), init, jnp.arange(STEPS))
+
+
+def test_a_loop_in_several_watched_scans_counts_on():
+    watch = make_watch()
+    params = start(jax.random.key(0))
+    params, _, watched = watch.scan(stepped, params, jnp.arange(7))
+    params, _, watched = watch.scan(stepped, params, jnp.arange(7, 9), start=7, watched=watched)
+    params, _, watched = watch.scan(stepped, params, jnp.arange(9, 12), start=9, watched=watched)
+    records, steps = watch.results(watched)
+    assert steps.tolist() == DUE
+    check_equal(records, outside(jax.random.key(0))[0])
+
+
+def test_what_comes_after_a_measurement_is_the_same():
+    watch = make_watch()
+    tree = {"a": jnp.array([1.0, jnp.nan, -0.0]), "b": jnp.arange(3)}
+    jax.tree.map(np.testing.assert_array_equal, watch.after(watch.init(), tree), tree)
+
+
 # --- optax ------------------------------------------------------------------------------------
 
 

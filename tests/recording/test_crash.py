@@ -14,17 +14,21 @@ import pytest
 
 from ntkstats.errors import StoreError
 from ntkstats.recording import RecordAt, Recorder, list_runs, open_run
+from ntkstats.recording._outbox import _MEASURING, _WAITING
 from tests.recording.helpers import MODEL, PROBE, state, weight_mean, weights
 
 
 @contextmanager
-def recording_child(path, step):
+def recording_child(path, step, *, flush=True):
     """A process that records from `step` on and is killed at the end of the block.
 
     Gives the process and the list to which the steps that it has promised are added.
     """
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.recording.crash_child", str(path), str(step)],
+        [
+            *(sys.executable, "-m", "tests.recording.crash_child", str(path), str(step)),
+            *(["flush"] if flush else []),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -60,9 +64,8 @@ def check(path, promised):
     ds = open_run(path)
     steps = ds.step.values
     assert set(promised) <= set(steps.tolist())
-    # At most the record that was being promised when the kill came is there as well.
     assert steps.tolist() == list(range(len(steps)))
-    assert len(steps) <= promised[-1] + 2
+    assert len(steps) <= promised[-1] + 2 + _WAITING + _MEASURING
     np.testing.assert_array_equal(ds.weight_mean, steps + 1)
     np.testing.assert_array_equal(ds.loss, steps)
     assert (ds.weights == ds.weight_mean).all()
@@ -96,6 +99,14 @@ def test_a_run_killed_five_times_holds_every_acknowledged_record(tmp_path):
     ds = check(tmp_path / "run", [*promised, promised[-1] + 1])
     statuses = [attempt["status"] for attempt in ds.attrs["attempts"]]
     assert statuses == ["killed"] * 5 + ["finished"]
+
+
+def test_a_killed_run_lacks_no_more_than_what_may_wait(tmp_path):
+    path = tmp_path / "run"
+    with recording_child(path, 0, flush=False) as (_, called):
+        while len(called) < 40:
+            time.sleep(0.01)
+    check(path, [step for step in called if step < called[-1] - _WAITING - _MEASURING])
 
 
 @pytest.mark.slow

@@ -185,7 +185,8 @@ def test_an_estimate_reads_as_a_sentence(tmp_path):
     recorder = recorder_at(tmp_path / "run", weights(repeat=50))
     text = str(recorder.estimate(state(0), 3, step_seconds=100.0))
     assert text.startswith("4 records of 1.2 kB and ")
-    assert text.endswith(" % of the training time")
+    assert " % of the training time, and " in text
+    assert text.endswith(" of compilation")
     assert "training" not in str(recorder.estimate(state(0), 3))
     recorder.close()
 

@@ -58,6 +58,7 @@ def test_an_event_file_holds_the_scalars_of_each_record(tensorboard, tmp_path):
     assert isinstance(sink, Sink)
     with recorder_at(tmp_path / "run", sink) as recorder:
         train(recorder, 0, 3, loss=lambda step: jnp.float32(0.1 * step))
+        recorder.flush()
         assert len(shown(tmp_path / "board")) == 6  # on disk while the run goes on
         recorder.finish(state(3))
     expected = {("weight_mean", i): [1.0 + i] for i in range(4)}

@@ -53,8 +53,8 @@ def test_the_first_and_the_final_state_are_recorded_whatever_the_schedule(tmp_pa
     assert ds.attrs["finished"] is True
 
 
-def test_every_record_is_on_disk_when_the_call_returns(tmp_path):
-    recorder = recorder_at(tmp_path / "run")
+def test_without_background_every_record_is_on_disk_when_the_call_returns(tmp_path):
+    recorder = recorder_at(tmp_path / "run", background=False)
     for step in range(4):
         recorder(step, state(step))
         # A second reader sees it at once, with the run still open.
@@ -253,8 +253,8 @@ def test_a_schedule_that_all_collectors_share_is_the_recorders_own(tmp_path):
 def test_the_default_schedule_is_dense_at_first_and_never_ends(tmp_path):
     recorder = recorder_at(tmp_path / "run", at=None)
     recorder(0, state(0))
-    assert [recorder._due(step) for step in (0, 1, 2, 3, 10**6, 5 * 10**6)] == [True] * 6
-    assert not recorder._due(10**6 + 1)
+    assert [recorder.due(step) for step in (0, 1, 2, 3, 10**6, 5 * 10**6)] == [True] * 6
+    assert not recorder.due(10**6 + 1)
     recorder.close()
 
 
@@ -395,11 +395,11 @@ def test_an_error_of_any_kind_is_a_failure(tmp_path):
     recorder(0, state(0))
     with pytest.warns(RecordingWarning, match="ZeroDivisionError: boom"):
         recorder(1, Exploding())
-    assert recorder.close() == (tmp_path / "run.sqlite", 1, 1, "closed")
+    assert recorder.close() == (tmp_path / "run.sqlite", 1, 1, "closed", 0)
 
 
 def test_a_failed_record_does_not_move_what_collectors_remember(tmp_path):
-    recorder = recorder_at(tmp_path / "run", collectors.param_distance())
+    recorder = recorder_at(tmp_path / "run", collectors.param_distance(), background=False)
     recorder(0, state(0))
     recorder._journal.store._connection.execute("PRAGMA query_only = ON")
     with pytest.warns(RecordingWarning, match="could not write at step 1"):
@@ -416,7 +416,7 @@ def test_a_failed_record_does_not_move_what_collectors_remember(tmp_path):
 
 
 def test_a_full_disk_does_not_stop_the_training(tmp_path):
-    recorder = recorder_at(tmp_path / "run", weights(repeat=20_000))
+    recorder = recorder_at(tmp_path / "run", weights(repeat=20_000), background=False)
     recorder(0, state(0))
     connection = recorder._journal.store._connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -493,7 +493,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
     with recorder_at(tmp_path / "run") as recorder:
         train(recorder, 0, 2)
         report = recorder.finish(state(2))
-    assert report == (None, 3, 0, "finished")
+    assert report == (None, 3, 0, "finished", 0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -587,7 +587,7 @@ def test_a_first_call_that_raised_can_be_repeated_properly(tmp_path):
     with pytest.raises(RecordingError):
         recorder(-1, state(0))
     recorder(0, state(0))
-    assert recorder.close()[1:] == (1, 0, "closed")
+    assert recorder.close()[1:] == (1, 0, "closed", 0)
 
 
 @pytest.mark.parametrize("transform", ["jit", "scan", "vmap"])
@@ -626,3 +626,16 @@ def test_the_database_holds_one_row_a_record(tmp_path):
         (1, ["step"]),
         (2, ["step", "step_every_2"]),
     ]
+
+
+def test_a_clock_that_jumps_changes_no_record(tmp_path, monkeypatch):
+    moments = iter([1e9, 5e9, 3.0, -7.0, 2e9, 2e9])
+    recorder = recorder_at(tmp_path / "run")
+    monkeypatch.setattr("ntkstats.recording._session.time.time", lambda: next(moments, 0.0))
+    train(recorder, 0, 5)
+    recorder.finish(state(5))
+    ds = open_run(tmp_path / "run")
+    assert ds.step.values.tolist() == list(range(6))
+    np.testing.assert_array_equal(ds.weight_mean, np.arange(1, 7))
+    assert (ds.record_seconds >= 0).all()
+    assert ds.attrs["status"] == "finished"
