@@ -1,6 +1,6 @@
 """PPO in one jit: it learns, recording changes nothing, and records are those of its parameters."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +141,9 @@ def test_with_only_the_optimiser_changed_the_same_is_recorded():
     watching = nts.as_optax(frozen, updates_per_step=SHORT.updates_per_rollout)
     tx = optax.chain(watching, ppo.optimiser(SHORT))
     found = jax.jit(jax.vmap(ppo.make_train(SHORT, tx=tx)))(SEEDS)
-    jax.tree.map(np.testing.assert_array_equal, found.state.params, bare().state.params)
+    # Another program: XLA may fuse the update with what stands beside it, and round otherwise.
+    same = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(same, found.state.params, bare().state.params)
     records, steps = frozen.results(found.state)
     assert steps.tolist() == DUE
     watch, inside = recorded()
