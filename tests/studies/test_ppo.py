@@ -149,10 +149,9 @@ def test_with_only_the_optimiser_changed_the_same_is_recorded():
     watch, inside = recorded()
     expected, _ = watch.results(inside.visited)
     for name, values in records.items():
-        scale = np.abs(expected[name]).max()
-        np.testing.assert_allclose(
-            values, expected[name], rtol=2e-4, atol=2e-5 * scale, err_msg=name
-        )
+        # Some fields, the negative mass say, are nothing but rounding.
+        atol = 2e-5 * max(np.abs(expected[name]).max(), 0.1)
+        np.testing.assert_allclose(values, expected[name], rtol=2e-4, atol=atol, err_msg=name)
 
 
 # --- learning ---------------------------------------------------------------------------------
