@@ -9,6 +9,7 @@ from ntkstats import _compat
 _compat.check_version()
 
 from ntkstats import attach as attach  # noqa: E402
+from ntkstats import checkpoints as checkpoints  # noqa: E402
 from ntkstats import collectors as collectors  # noqa: E402
 from ntkstats import errors as errors  # noqa: E402
 from ntkstats import kernels as kernels  # noqa: E402
@@ -18,8 +19,9 @@ from ntkstats import recording as recording  # noqa: E402
 from ntkstats import spectrum as spectrum  # noqa: E402
 from ntkstats import training as training  # noqa: E402
 from ntkstats.attach import as_optax as as_optax  # noqa: E402
-from ntkstats.attach import scan_checkpoints as scan_checkpoints  # noqa: E402
+from ntkstats.attach import record_calls as record_calls  # noqa: E402
 from ntkstats.attach import watch as watch  # noqa: E402
+from ntkstats.checkpoints import scan_checkpoints as scan_checkpoints  # noqa: E402
 from ntkstats.kernels import empirical_ntk as empirical_ntk  # noqa: E402
 from ntkstats.kernels import ntk_diagonal as ntk_diagonal  # noqa: E402
 from ntkstats.kernels import ntk_operator as ntk_operator  # noqa: E402
@@ -43,6 +45,7 @@ __all__ = [
     "as_model",
     "as_optax",
     "attach",
+    "checkpoints",
     "collectors",
     "empirical_ntk",
     "errors",
@@ -55,6 +58,7 @@ __all__ = [
     "open_run",
     "open_runs",
     "plots",
+    "record_calls",
     "recording",
     "scan_checkpoints",
     "spectrum",

@@ -20,6 +20,7 @@ ORDER = (
     "collectors",
     "recording",
     "attach",
+    "checkpoints",
     "torch",
     "training",
     "plots",

@@ -69,7 +69,8 @@ def _facts(found: RunSummary) -> list[tuple[str, str]]:
         ("heads", "; ".join(f"{name} {shape}" for name, shape in heads.items())),
     ]
     for name, probe in attrs.get("probes", {}).items():
-        rows.append(("probe", f"{name}, {probe['n']} samples, hash {probe['hash']}"))
+        live = f", live: {probe['extra']} of every record" if probe.get("live") else ""
+        rows.append(("probe", f"{name}, {probe['n']} samples{live}, hash {probe['hash']}"))
     if attrs.get("members"):
         rows.append(("members", str(attrs["members"])))
     return [

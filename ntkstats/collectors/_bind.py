@@ -14,6 +14,7 @@ from ntkstats.collectors._binding import Binding
 from ntkstats.collectors._build import Builder
 from ntkstats.collectors._collector import Collector
 from ntkstats.collectors._instances import Instance, expand, needed
+from ntkstats.collectors._live import check_comparisons, check_live
 from ntkstats.collectors._types import Program, Snapshot
 from ntkstats.errors import (
     CollectorError,
@@ -65,7 +66,8 @@ def bind(
     budget_bytes
         Bound on every kernel's transients plus result, over all members together.
     extras
-        Example of what the loop passes along; checked against what collectors need.
+        Example of what the loop passes along; checked against what collectors and live probes
+        need.
 
     Returns
     -------
@@ -141,6 +143,9 @@ def _bind(
             b = bindings[instance.probe]
             check_float64(model, params, state, b.probe.x, instance.head)
     _check_extras(instances, extras)
+    check_comparisons(instances, bindings)
+    measured = {instance.probe for instance in instances}
+    check_live((b.probe for n, b in bindings.items() if n in measured), extras, members)
     prepared = {
         (name, quantity): quantity.prepare(binding)
         for name, binding in bindings.items()

@@ -14,7 +14,9 @@ from ntkstats._lanes import map_members, prefers_unrolled
 from ntkstats.collectors._binding import Binding
 from ntkstats.collectors._collector import Label, Moment
 from ntkstats.collectors._instances import Instance, needed
+from ntkstats.collectors._live import check_live, live_arrays
 from ntkstats.collectors._quantities import Quantity, Reading
+from ntkstats.collectors._turns import Turns
 from ntkstats.collectors._types import Field, Program, Snapshot
 from ntkstats.errors import CollectorError, PrecisionError
 from ntkstats.kernels import KernelPlan
@@ -42,10 +44,15 @@ class Builder:
             message = f"Collectors {sorted(unknown) or 'none'} selected; this program has {known}."
             raise CollectorError(message)
         chosen = tuple(i for i in self.instances if i.collector.name in names)
-        wanted = {name: frozenset(needed(chosen, name)) for name in self.bindings}
+        measured = {i.probe for i in chosen}
+        wanted = {n: frozenset(needed(chosen, n)) for n in self.bindings if n in measured}
+        probes = tuple(self.bindings[name].probe for name in wanted)
 
-        def update_one(carry: PyTree, snapshot: Snapshot) -> tuple[PyTree, Record]:
-            readings = {name: self._reading(name, snapshot, wanted[name]) for name in wanted}
+        def update_one(
+            carry: PyTree, snapshot: Snapshot, turns: Turns | None = None
+        ) -> tuple[PyTree, Record]:
+            turns = Turns() if turns is None else turns
+            readings = {n: self._reading(n, snapshot, wanted[n], turns) for n in wanted}
             carry = dict(carry)
             record: Record = {}
             for instance in chosen:
@@ -65,7 +72,12 @@ class Builder:
                 for n, i in enumerate(self.instances)
             }
 
-        init, update = self._over_members(init_one, update_one)
+        init, measure = self._over_members(init_one, update_one)
+
+        def update(carry: PyTree, snapshot: Snapshot) -> tuple[PyTree, Record]:
+            check_live(probes, snapshot.extras, self.members)
+            return measure(carry, snapshot)
+
         checked = self._guard_precision(update)
         if names == frozenset(known):
             fields = self._fields(init, checked)
@@ -82,11 +94,17 @@ class Builder:
             select=self.program,
         )
 
-    def _reading(self, name: str, snapshot: Snapshot, planned: frozenset[Quantity]) -> Reading:
+    def _reading(
+        self, name: str, snapshot: Snapshot, planned: frozenset[Quantity], turns: Turns
+    ) -> Reading:
         binding = self.bindings[name]
-        # Without the barrier XLA folds computations on the probe, a constant, at compile time.
-        arrays = {"x": binding.probe.x, "y": binding.probe.y, "weight": binding.probe.weight}
-        arrays = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, arrays))
+        probe = binding.probe
+        arrays = {"x": probe.x, "y": probe.y, "weight": probe.weight}
+        if probe.extra is None:
+            # Without the barrier XLA folds computations on the probe, a constant, when compiling.
+            arrays = jax.lax.optimization_barrier(jax.tree.map(jnp.asarray, arrays))
+        else:
+            arrays["x"], arrays["y"] = live_arrays(probe, snapshot.extras[probe.extra])
         memory: dict[Quantity, Any] = {}
 
         def get(quantity: Quantity) -> Any:
@@ -98,7 +116,9 @@ class Builder:
                 memory[quantity] = quantity.compute(self.prepared[key], binding, reading)
             return memory[quantity]
 
-        reading = Reading(snapshot.params, snapshot.state, **arrays, get=get, planned=planned)
+        reading = Reading(
+            snapshot.params, snapshot.state, **arrays, get=get, planned=planned, turns=turns
+        )
         return reading
 
     def _over_members(self, init_one: Any, update_one: Any) -> tuple[Any, Any]:
@@ -114,9 +134,11 @@ class Builder:
 
         def update(carry: PyTree, snapshot: Snapshot) -> tuple[PyTree, Record]:
             step, params, state, extras = snapshot
+            # Members that are unrolled into one program take turns as well.
+            turns = Turns() if unroll else None
 
             def one(carry: PyTree, params: Any, state: Any, extras: Any) -> Any:
-                return update_one(carry, Snapshot(step, params, state, extras))
+                return update_one(carry, Snapshot(step, params, state, extras), turns)
 
             args = (carry, params, state, dict(extras))
             return map_members(one, *args, in_axes=(0, 0, 0, 0), unroll=unroll)
@@ -184,14 +206,19 @@ class Builder:
             "coupled": self.model.coupled,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(first.params)),
             "heads": {head: list(s.shape[1:]) for head, s in first.heads.items()},
-            "probes": {
-                name: {"n": b.probe.n, "hash": b.probe.hash} for name, b in self.bindings.items()
-            },
+            "probes": {name: _probe_facts(b) for name, b in self.bindings.items()},
             "collectors": sorted({i.collector.name for i in chosen}),
             "members": self.members,
             "precision": self.precision,
             "kernel_plans": plans,
         }
+
+
+def _probe_facts(binding: Binding) -> dict[str, Any]:
+    """What the run says of a probe; that of a live one names the extra instead of a content."""
+    probe = binding.probe
+    facts = {"n": probe.n, "hash": probe.hash}
+    return facts if probe.extra is None else {**facts, "live": True, "extra": probe.extra}
 
 
 def _distinct_dims(fields: dict[str, Field]) -> dict[str, Field]:

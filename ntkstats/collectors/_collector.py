@@ -99,6 +99,10 @@ class Collector:
         A schedule of its own; None follows the recorder's.
     extras
         Names of keyword arguments that the loop has to pass to the recorder.
+    fixed_probe
+        True for a collector that compares records through time, which means nothing on inputs
+        that change: it is refused on a probe from
+        [`Probe.from_extra`][ntkstats.models.Probe.from_extra].
     """
 
     name: str
@@ -113,6 +117,7 @@ class Collector:
     prefix: str | None = None
     at: Any = None
     extras: tuple[str, ...] = field(default=())
+    fixed_probe: bool = False
 
 
 def own_name(default: str, name: str | None, probe: str | None = None) -> str:

@@ -92,7 +92,7 @@ def loss_ntk(
 
     def measure(moment: Moment, carry: PyTree) -> tuple[PyTree, Record]:
         kernel = moment.get(LossKernel(loss, moment.head))
-        values = spectrum.eigenvalues(kernel.matrix)
+        values = moment.reading.turns.take(spectrum.eigenvalues, kernel.matrix)
         return carry, {
             "loss_ntk_entropy": spectrum.von_neumann_entropy(values),
             "loss_ntk_effective_entropy": spectrum.effective_entropy(values),

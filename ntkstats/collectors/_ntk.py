@@ -91,6 +91,10 @@ def ntk_spectrum(
         values = spectrum.eigenvalues(matrix)
         return spectrum.von_neumann_entropy(values, convention=convention)
 
+    def estimated_entropy(draws: Array) -> Array:
+        estimate = spectrum.jackknife_draws(draws, entropy)
+        return jnp.stack([estimate.value, estimate.stderr])
+
     def measure(moment: Moment, carry: PyTree) -> tuple[PyTree, Record]:
         gram = moment.get(kernel(moment.head))
         values = moment.get(Eigenvalues(kernel(moment.head)))
@@ -99,10 +103,9 @@ def ntk_spectrum(
         record = {}
         trace = gram.trace
         if gram.draws is not None:
-            estimate = spectrum.jackknife_draws(gram.draws, entropy)
-            s = estimate.value
+            s, stderr = moment.reading.turns.take(estimated_entropy, gram.draws)
             traces = jnp.trace(gram.draws, axis1=1, axis2=2)
-            record["entropy_stderr"] = estimate.stderr
+            record["entropy_stderr"] = stderr
             record["trace_stderr"] = traces.std(ddof=1) / jnp.sqrt(float(draws))
         return carry, record | {
             "entropy": s,
@@ -185,7 +188,8 @@ def covariance_entropy(
 
     def measure(moment: Moment, carry: PyTree) -> tuple[PyTree, Record]:
         gram = moment.get(Kernel(moment.head, outputs))
-        return carry, {"covariance_entropy": spectrum.covariance_entropy(gram.matrix)}
+        entropy = moment.reading.turns.take(spectrum.covariance_entropy, gram.matrix)
+        return carry, {"covariance_entropy": entropy}
 
     return _kernel_collector(
         "covariance_entropy",
@@ -295,7 +299,7 @@ def kernel_velocity(
     """How far the kernel turned, ``1 - <K, K'> / (|K| |K'|)``.
 
     Fields: ``kernel_velocity`` since the previous record (NaN at the first), ``kernel_distance``
-    since the first one.
+    since the first one. The probe must be a fixed one.
 
     Parameters
     ----------
@@ -338,6 +342,7 @@ def kernel_velocity(
         name=name,
         at=at,
         init=init,
+        fixed_probe=True,
     )
 
 

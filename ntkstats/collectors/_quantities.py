@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from ntkstats import kernels, spectrum
 from ntkstats.collectors._binding import Binding
 from ntkstats.collectors._losses import per_sample
+from ntkstats.collectors._turns import Turns
 from ntkstats.kernels import KernelMatrix, KernelPlan
 from ntkstats.typing import Array, LossFn, Outputs, Params, PyTree, State
 
@@ -37,6 +38,8 @@ class Reading:
         ``get(quantity)``: its value at this moment, computed at most once.
     planned
         All quantities of this record: lets one quantity read off another that is computed anyway.
+    turns
+        What solves for eigenvalues does it through ``turns.take(solve, matrix)``.
     """
 
     params: Params
@@ -46,6 +49,7 @@ class Reading:
     weight: Array | None
     get: Callable[[Quantity], Any]
     planned: frozenset[Quantity]
+    turns: Turns = field(default_factory=Turns)
 
 
 class Quantity(Protocol):
@@ -142,7 +146,7 @@ class Eigenvalues:
         return None
 
     def compute(self, prepared: None, binding: Binding, reading: Reading) -> Array:  # noqa: ARG002
-        return spectrum.eigenvalues(reading.get(self.kernel).matrix)
+        return reading.turns.take(spectrum.eigenvalues, reading.get(self.kernel).matrix)
 
 
 @dataclass(frozen=True)

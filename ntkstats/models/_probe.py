@@ -1,10 +1,11 @@
-"""The fixed inputs on which everything is measured."""
+"""The inputs on which everything is measured."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from keyword import iskeyword
 from typing import Any, Literal
 
 import jax
@@ -25,7 +26,7 @@ class Probe:
 
     Numbers taken on different samples, or on different numbers of samples, cannot be compared;
     hence one probe is fixed for a run and its content hash is stored with it. Probes compare by
-    identity.
+    identity. Where the inputs themselves are what changes, see `from_extra`.
 
     Parameters
     ----------
@@ -39,6 +40,8 @@ class Probe:
         Weight of each sample (N,), real, not negative and not all zero. None weighs all equally.
     name
         An identifier; with several probes it becomes a suffix of the record fields.
+    extra
+        Set by `from_extra`: the inputs come with every record, and `x` and `y` are an example.
 
     Raises
     ------
@@ -60,6 +63,7 @@ class Probe:
     y: PyTree = None
     weight: ArrayLike | None = None
     name: str = "probe"
+    extra: str | None = field(default=None, kw_only=True)
     _samples: int = field(init=False, repr=False, default=0)
     _digest: str | None = field(default=None, repr=False, kw_only=True)
 
@@ -79,30 +83,88 @@ class Probe:
             _check_targets(self.y, n)
         if self.weight is not None:
             _check_weight(self.weight, n)
+        if self.extra is not None:
+            _check_extra(self.extra)
 
     @property
     def n(self) -> int:
         """Number of samples N."""
         return self._samples
 
+    @property
+    def example(self) -> PyTree:
+        """What the extra of a live probe looks like: `x`, or the pair ``(x, y)`` with targets."""
+        return self.x if self.y is None else (self.x, self.y)
+
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the content: names, dtypes, shapes and bytes of `x`, `y` and `weight`.
 
         The same in every process and for NumPy and JAX arrays of one dtype; the probe's name is
-        not part of it.
+        not part of it. Of a live probe the name of the extra, dtypes and shapes count.
         """
         if self._digest is not None:
             return self._digest
         digest = hashlib.sha256(b"ntkstats probe 1")
+        if self.extra is not None:
+            digest.update(f"live|{self.extra}".encode())
         for part, tree in (("x", self.x), ("y", self.y), ("weight", self.weight)):
             for path, leaf in tree_flatten_with_path(tree)[0]:
                 dtype, array = _plain_bytes(leaf)
                 # Lengths in front of the variable parts keep different probes apart.
                 head = f"{part}{keystr(path)}|{dtype}|{array.shape}"
                 digest.update(len(head).to_bytes(8, "little") + head.encode())
-                digest.update(array.tobytes())
+                if self.extra is None:
+                    digest.update(array.tobytes())
         return digest.hexdigest()
+
+    @classmethod
+    def from_extra(
+        cls, extra: str, x: Inputs, y: PyTree = None, *, name: str = "on_policy"
+    ) -> Probe:
+        """A live probe: its inputs come with every record, as an extra of the loop.
+
+        In reinforcement learning the data follow the policy. A fixed probe says how the network
+        changes; a live one says what its kernel is on the states that it visits now. Numbers on
+        a live probe change with the inputs as well, so collectors that compare records through
+        time, such as `kernel_velocity`, refuse it, and the run says that the probe is live.
+
+        Parameters
+        ----------
+        extra
+            Name of the keyword under which the loop passes the inputs:
+            ``recorder(step, state, obs=batch)``, ``watch.measure_if(watched, step, params,
+            obs=batch)``. With targets it is the pair ``(inputs, targets)``. For an ensemble every
+            array has a leading member axis.
+        x, y
+            An example, for shapes, dtypes and the checks that need numbers; every batch that
+            follows is like it.
+        name
+            See `Probe`.
+
+        Returns
+        -------
+        Probe
+            A probe with `extra` set.
+
+        Raises
+        ------
+        ProbeError
+            If the example is no probe, or `extra` is no name that a loop can pass.
+
+        Examples
+        --------
+        >>> import jax, jax.numpy as jnp, ntkstats as nts
+        >>> model, w = nts.as_model(lambda w, x: x @ w), jnp.ones((3, 2))
+        >>> live = nts.Probe.from_extra("obs", jnp.eye(3))
+        >>> spectrum = nts.collectors.ntk_spectrum()
+        >>> program = nts.collectors.bind(model, w, live, spectrum, extras={"obs": jnp.eye(3)})
+        >>> snapshot = nts.collectors.Snapshot(0, *model.split(w), {"obs": 2 * jnp.eye(3)})
+        >>> _, record = program.update(program.init(jax.random.key(0)), snapshot)
+        >>> float(record["trace"])
+        24.0
+        """
+        return cls(x, y, name=name, extra=extra)
 
     @classmethod
     def from_dataset(
@@ -238,6 +300,20 @@ def _check_finite(tree: PyTree, root: str) -> None:
                 f"{first}; expected finite numbers. Drop or impute these samples."
             )
             raise ProbeError(msg)
+
+
+# Positional arguments of the calls that take extras; a keyword cannot be called so.
+_TAKEN = ("self", "step", "obj", "watched", "updates", "state", "params")
+
+
+def _check_extra(extra: Any) -> None:
+    named = isinstance(extra, str) and extra.isidentifier() and not iskeyword(extra)
+    if not named or extra in _TAKEN:
+        msg = (
+            f"the extra is {extra!r}; expected the name of a keyword argument that the loop can "
+            f"pass, other than {', '.join(_TAKEN)}. Use for example 'obs'."
+        )
+        raise ProbeError(msg)
 
 
 def _check_targets(y: PyTree, n: int, *, finite: bool = True) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ntkstats._compat import is_tracer
 from ntkstats.collectors import Collector, Field, Program, Snapshot, bind, init_on_host, run_on_host
+from ntkstats.collectors._live import extras_needed
 from ntkstats.errors import ParamsError, RecordingError
 from ntkstats.models import Model, Probe
 from ntkstats.recording._arrays import to_numpy
@@ -38,7 +39,10 @@ class Meter:
     ) -> None:
         self._model = model
         self._members = members
-        self._wants = {c.name: tuple(c.extras) for c in collectors}
+        # What is no probe is refused by bind.
+        listed = (probes,) if isinstance(probes, Probe) else tuple(probes)
+        sound = all(isinstance(probe, Probe) for probe in listed)
+        self._wants = extras_needed(collectors, listed if sound else ())
         params, _ = self._split(obj)
         self.shapes = shapes_of(params)
         bind_key, carry_key = jax.random.split(key)

@@ -172,6 +172,7 @@ class Recorder:
 
         self._groups = group_collectors(listed, at)
         self._members = members
+        self._strict = strict
         store, stored = None, None
         if jax.process_index() == 0:
             store, stored = open_store(path, resume, settings)
@@ -245,6 +246,23 @@ class Recorder:
     def members(self) -> int | None:
         """Size of the ensemble, None for a single network."""
         return self._members
+
+    @property
+    def strict(self) -> bool:
+        """Whether failures are raised."""
+        return self._strict
+
+    def note(self, error: Exception, step: int | None = None) -> None:
+        """Store as a failure what went wrong on the way to a call; raised only if ``strict``.
+
+        Parameters
+        ----------
+        error
+            What was raised outside of the recorder, where the state to be recorded was looked up.
+        step
+            Where, if known.
+        """
+        self._journal.fail(step, "measure", error)
 
     def due(self, step: int) -> bool:
         """Whether a call at that step would record something."""

@@ -12,7 +12,7 @@ _HERE = os.path.dirname(os.path.dirname(__file__))
 
 
 def warn(message: str) -> None:
-    """Issue a RecordingWarning at the nearest caller outside this package."""
+    """Issue a RecordingWarning at the nearest caller outside the library."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame = frame.f_back

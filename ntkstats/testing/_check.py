@@ -121,11 +121,13 @@ def _system(
         named = () if collector.probe is None else (small_probe(collector.probe),)
         probes = (small_probe(), *named)
     adapted = as_model(model)
+    listed = (probes,) if isinstance(probes, Probe) else tuple(probes)
+    examples = {probe.extra: probe.example for probe in listed if probe.extra is not None}
     # Ensembles are stacked below; parameters and state can be, modules of a framework cannot.
     return System(
         collector,
         replace(adapted, split=lambda pair: pair),
         adapted.split(obj),
-        (probes,) if isinstance(probes, Probe) else tuple(probes),
-        dict(extras or {}),
+        listed,
+        examples | dict(extras or {}),
     )

@@ -190,9 +190,10 @@ def check_order(case: Case) -> None:
         case.system.fail(
             "order", f"symmetric={unknown}, but its fields are {sorted(case.program.fields)}"
         )
-    program = bind_or_explain(case.system.reordered(), clause="order")
+    reordered = case.system.reordered()
+    program = bind_or_explain(reordered, clause="order")
     with explained(case.system, "order"):
-        _, other = run(program, case.snapshots)
+        _, other = run(program, reordered.snapshots())
     for ours, theirs in zip(case.records, other, strict=True):
         what = differing(_only(ours, names), _only(theirs, names), tolerance=ROUNDING)
         if what is not None:

@@ -78,7 +78,13 @@ class System:
 
     def reordered(self) -> System:
         """The same with the samples of every probe in another order."""
-        return replace(self, probes=tuple(_reversed(probe) for probe in self.probes))
+        live = {probe.extra for probe in self.probes}
+        extras = {
+            name: jax.tree.map(lambda leaf: leaf[::-1], value) if name in live else value
+            for name, value in self.extras.items()
+        }
+        probes = tuple(_reversed(probe) for probe in self.probes)
+        return replace(self, probes=probes, extras=extras)
 
     def with_heads(self, **factors: float) -> System:
         """The same network with those heads, each a multiple of the only one it has."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from ntkstats.attach import _orbax
-from ntkstats.attach._files import PICKLED, SUFFIXES, check_kind
-from ntkstats.attach._steps import has_number, steps_of
+from ntkstats.checkpoints._files import PICKLED, SUFFIXES, check_kind
+from ntkstats.checkpoints._steps import has_number, steps_of
 from ntkstats.errors import CheckpointError
 from ntkstats.recording import RecordAt
 from ntkstats.recording._warn import warn

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ntkstats.attach._progress import Progress
-from ntkstats.attach._sidecar import Sidecar
-from ntkstats.attach._sources import Source, Sources
+from ntkstats.checkpoints._progress import Progress
+from ntkstats.checkpoints._sidecar import Sidecar
+from ntkstats.checkpoints._sources import Source, Sources
 from ntkstats.errors import (
     CheckpointError,
     CheckpointMismatchError,

@@ -1,8 +1,5 @@
 """Names, structures and mistakes at the door of `scan_checkpoints`."""
 
-import doctest
-import importlib
-import pkgutil
 import sys
 
 import jax
@@ -20,22 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ntkstats as nts
-from ntkstats import attach, errors
-from ntkstats.attach._files import nest, read
-from ntkstats.attach._fill import fill
-from ntkstats.attach._progress import lines
-from ntkstats.attach._steps import steps_of
+from ntkstats import errors
+from ntkstats.checkpoints._files import nest, read
+from ntkstats.checkpoints._fill import fill
+from ntkstats.checkpoints._progress import lines
+from ntkstats.checkpoints._steps import steps_of
 
 PROBE = nts.Probe(np.eye(3, dtype=np.float32))
 MODEL = nts.as_model(lambda params, x: x @ params["w"], name="linear")
 LIKE = {"w": jnp.zeros((3, 2))}
 NORM = nts.collectors.param_norm()
-ROOM = attach.__path__
-
-
-@pytest.mark.parametrize("name", sorted(m.name for m in pkgutil.iter_modules(ROOM)))
-def test_examples_give_what_they_say(name):
-    assert doctest.testmod(importlib.import_module(f"ntkstats.attach.{name}")).failed == 0
 
 
 # --- steps from names -----------------------------------------------------------------------------
@@ -93,7 +84,7 @@ trees = st.recursive(
 @settings(max_examples=60, deadline=None)
 @given(trees, st.sampled_from("./"))
 def test_flat_names_give_back_the_tree(tree, separator):
-    from ntkstats.attach._files import by_slashes
+    from ntkstats.checkpoints._files import by_slashes
 
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     flat = {

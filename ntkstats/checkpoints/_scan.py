@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ntkstats._compat import loaded
-from ntkstats.attach._files import read
-from ntkstats.attach._fill import fill
-from ntkstats.attach._progress import lines
-from ntkstats.attach._sidecar import Sidecar
-from ntkstats.attach._sources import Open, chosen, sources_of
-from ntkstats.attach._visit import Scan
+from ntkstats.checkpoints._files import read
+from ntkstats.checkpoints._fill import fill
+from ntkstats.checkpoints._progress import lines
+from ntkstats.checkpoints._sidecar import Sidecar
+from ntkstats.checkpoints._sources import Open, chosen, sources_of
+from ntkstats.checkpoints._visit import Scan
 from ntkstats.collectors import Collector
 from ntkstats.models import Probe
 from ntkstats.recording import RecordAt, Report, Sink

@@ -1,0 +1,3 @@
+"""Runs that already happened, measured from their checkpoints."""
+
+from ntkstats.checkpoints._scan import scan_checkpoints as scan_checkpoints

@@ -1,0 +1,1 @@
+"""Things to be trained that several studies share."""
