@@ -92,8 +92,8 @@ def record_calls(
     ... )
     >>> with nts.record_calls(trainer, "update", recorder, obj_of=lambda trainer: trainer.w):
     ...     trainer.fit()
-    >>> nts.open_run(folder.name + "/run").param_norm.values.round(2).tolist()
-    [2.45, 1.98, 1.61]
+    >>> [f"{norm:.2f}" for norm in nts.open_run(folder.name + "/run").param_norm.values]
+    ['2.45', '1.98', '1.61']
     >>> folder.cleanup()
     """
     original = _method(owner, method, recorder)

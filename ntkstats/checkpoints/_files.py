@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ntkstats.attach import _orbax
+from ntkstats.checkpoints import _orbax
 from ntkstats.errors import CheckpointError, CheckpointMismatchError
 from ntkstats.recording._optional import optional
 

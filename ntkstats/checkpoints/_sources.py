@@ -9,7 +9,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from ntkstats.attach import _orbax
+from ntkstats.checkpoints import _orbax
 from ntkstats.checkpoints._files import PICKLED, SUFFIXES, check_kind
 from ntkstats.checkpoints._steps import has_number, steps_of
 from ntkstats.errors import CheckpointError

@@ -293,7 +293,7 @@ def test_a_state_that_stops_fitting_is_a_failure_and_training_goes_on(tmp_path):
 
     trainer = Growing()
     with (
-        pytest.warns(RecordingWarning, match="at step 4: ParamsError.*Training goes on") as warned,
+        pytest.warns(RecordingWarning, match="at step 4: ParamsError.*goes on") as warned,
         wrapped(trainer, recorder_at(tmp_path / "run")),
     ):
         trainer.fit()
