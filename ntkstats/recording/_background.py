@@ -13,15 +13,9 @@ class Background:
 
     The interpreter waits for the jobs when it exits (`concurrent.futures` sees to that before
     any exit handler runs), so nothing that was handed over is lost.
-
-    Parameters
-    ----------
-    waiting
-        How many jobs may wait; one more blocks the caller.
     """
 
-    def __init__(self, waiting: int) -> None:
-        self._slots = threading.BoundedSemaphore(waiting)
+    def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._last: Future[None] | None = None
         self._pid = os.getpid()
@@ -31,13 +25,12 @@ class Background:
         if os.getpid() != self._pid:  # a fork has no threads but its own
             job()
             return
-        self._slots.acquire()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="ntkstats")
         try:
-            self._last = self._pool.submit(self._run, job)
+            self._last = self._pool.submit(job)
         except RuntimeError:  # the interpreter is on its way out and starts nothing new
-            self._run(job)
+            job()
 
     def drain(self) -> None:
         """Return when every job is done."""
@@ -51,10 +44,6 @@ class Background:
         if self._pool is not None and os.getpid() == self._pid:
             self._pool.shutdown(wait=False)
             self._pool = None
-
-    def _run(self, job: Callable[[], None]) -> None:
-        self._slots.release()
-        job()
 
     def _is_here(self) -> bool:
         # The garbage collector may close a recorder from the very thread that writes for it.

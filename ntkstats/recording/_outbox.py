@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Container, Mapping, Sequence
@@ -17,7 +18,8 @@ from ntkstats.recording._journal import Journal
 from ntkstats.recording._store import Row, StoredField
 from ntkstats.typing import PyTree
 
-_WAITING = 8  # records that may wait for the disk
+_WAITING = 16  # records that may wait for the disk
+_GATHER = 0.05  # seconds in which more may come, to be written together
 _MEASURING = 2  # records that an accelerator may be busy with
 
 
@@ -76,10 +78,12 @@ class Outbox:
         self.safe: Draft | None = None
         """The last record that is in the store."""
         self._journal = journal
-        self._background = Background(_WAITING) if background else None
+        self._background = Background() if background else None
         self._waiting: deque[Draft] = deque()
         self._measuring: deque[Draft] = deque()
         self._lost: deque[Lost] = deque()
+        self._slots = threading.Semaphore(_WAITING)
+        self._hurry = threading.Event()
 
     @property
     def has_lost(self) -> bool:
@@ -106,6 +110,9 @@ class Outbox:
         if self._background is None:
             self.write([draft])
             return
+        if not self._slots.acquire(blocking=False):
+            self._hurry.set()
+            self._slots.acquire()
         self._waiting.append(draft)
         self._background.submit(self._write_waiting)
         # A record being measured keeps the parameters that it is of on the device. On CPU two
@@ -118,6 +125,7 @@ class Outbox:
     def drain(self) -> None:
         """Return when everything that was handed over is in the store, or lost."""
         if self._background is not None:
+            self._hurry.set()
             self._background.drain()
 
     def lost(self) -> list[Lost]:
@@ -143,21 +151,27 @@ class Outbox:
         self.close()
 
     def _write_waiting(self) -> None:
-        """Write every draft that waits; never raises."""
+        """Write every draft that waits, and those that soon will; never raises."""
+        if self._waiting:
+            self._hurry.wait(_GATHER)
+            self._hurry.clear()
+        taken = 0
         ready: list[tuple[Draft, Row]] = []
         while self._waiting:
             draft = self._waiting.popleft()
+            taken += 1
             self._journal.add_fields(draft.labels)
             try:
                 ready.append((draft, _row(draft)))
             except Exception as error:
                 self._lose(draft, error)
-        if not ready or self._commit(ready) is None:
-            return
-        for one in ready:  # one that cannot be written must not take the others along
-            refused = self._commit([one])
-            if refused is not None:
-                self._lose(one[0], refused)
+        if ready and self._commit(ready) is not None:
+            for one in ready:  # one that cannot be written must not take the others along
+                refused = self._commit([one])
+                if refused is not None:
+                    self._lose(one[0], refused)
+        if taken:
+            self._slots.release(taken)
 
     def _commit(self, ready: Sequence[tuple[Draft, Row]]) -> Exception | None:
         """One transaction; the error if it fails."""

@@ -222,9 +222,10 @@ class Store:
             "VALUES (?, ?, ?, ?, ?, ?)",
             (self.attempt, row.step, json.dumps(row.axes), row.time, row.duration, int(finite)),
         ).lastrowid
-        for name, array in row.arrays.items():
-            for part in encode(array):
-                db.execute("INSERT INTO arrays VALUES (?, ?, ?, ?, ?, ?)", (record, name, *part))
+        db.executemany(
+            "INSERT INTO arrays VALUES (?, ?, ?, ?, ?, ?)",
+            ((record, name, *part) for name, array in row.arrays.items() for part in encode(array)),
+        )
 
     def end(self, status: str, facts: Mapping[str, Any] | None = None) -> None:
         """State how the attempt ended, give the lock back and close the file.

@@ -22,7 +22,7 @@ from studies.benchmarks._systems import System
 SPECTRUM = nts.collectors.ntk_spectrum()
 EVERY = nts.RecordAt.every(1)
 NEVER = nts.RecordAt.steps([10**6])
-IDLE_STEPS, BUSY_STEPS = 200, 20
+IDLE_STEPS, BUSY_STEPS = 200, 30
 LAST = {"idle": 10**6, "busy": BUSY_STEPS - 1}
 BATCH = 64
 RATE = 1e-4

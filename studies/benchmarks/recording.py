@@ -2,7 +2,7 @@
 
 The floor is the kernel by the engine's own plan and its eigenvalues, compiled as one function and
 left on the device. Ours is a due call of the recorder: split, program, transfer, and the committed
-record. Both are done ten times in a row, and ours waits at the end until all ten are on disk.
+record. Both are done thirty times in a row, and ours waits at the end until all are on disk.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from studies.benchmarks._systems import System
 
 QUESTION = (
     "Cost of one due recorder call (entropy, trace, ranks, eigenvalues, layer traces; measured, "
-    "transferred and committed to disk; ten in a row) against its floor: the engine's kernel and "
-    "eigenvalues."
+    "transferred and committed to disk; thirty in a row) against its floor: the engine's kernel "
+    "and eigenvalues."
 )
 COLUMNS = ("recorder call", "floor")
 BAR = 1.5
-CALLS = 10
+CALLS = 30
 
 
 def floor(system: System, params: Any) -> Callable[[], Array]:
