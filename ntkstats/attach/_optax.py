@@ -68,7 +68,7 @@ def as_optax(
     An optimiser sees parameters *before* its update: the final ones are recorded by
     ``recorder.finish``.
     """
-    if updates_per_step < 1:
+    if not isinstance(updates_per_step, int) or updates_per_step < 1:
         message = (
             f"updates_per_step={updates_per_step} was given; expected an integer of 1 or more."
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -52,8 +53,8 @@ class Watch:
         ``(K,)`` steps that are recorded, in order.
     """
 
-    program: Program
-    model: Model
+    program: Program = field(repr=False)
+    model: Model = field(repr=False)
     steps: np.ndarray
 
     def init(self, key: Array | None = None) -> Watched:
@@ -90,6 +91,13 @@ class Watch:
             What collectors ask for, as for a `Recorder`.
         """
         step = jnp.asarray(step)
+        if not jnp.issubdtype(step.dtype, jnp.integer) or step.ndim:
+            message = (
+                f"measure_if was given a step of shape {step.shape} and dtype {step.dtype}; "
+                "expected one integer, the number of updates so far. Count in integers."
+            )
+            raise RecordingError(message)
+        self._check_own(watched)
         position = jnp.searchsorted(jnp.asarray(self.steps), step)
         row = jnp.minimum(position, len(self.steps) - 1)
         due = jnp.asarray(self.steps)[row] == step
@@ -137,8 +145,15 @@ class Watch:
         carry, ys
             As of `jax.lax.scan`.
         watched
-            Holds the records of the states before the steps that are due, and of the last state
-            if that is due (a next scan then records it again, to the same numbers).
+            Holds the records of the states before the steps that are due. The last state belongs
+            to the next scan, but for the last step of the schedule.
+
+        Raises
+        ------
+        RecordingError
+            There is not one length, ``start`` is no step, or ``watched`` is another watch's.
+        TypeError
+            As of `jax.lax.scan`.
 
         Notes
         -----
@@ -164,9 +179,23 @@ class Watch:
             return self._record(held, (row, snapshot))
 
         held = self.init() if watched is None else watched
+        self._check_own(held)
+        start = _as_start(start)
         n = scan_length(xs, length)
-        rows = np.flatnonzero((self.steps >= start) & (self.steps <= start + n))
+        within = (self.steps >= start) & (self.steps < start + n)
+        is_end = (self.steps == start + n) & (self.steps == self.steps[-1])
+        rows = np.flatnonzero(within | is_end)
         return scan_between(step, measure, held, init, xs, n, rows, self.steps[rows] - start)
+
+    def _check_own(self, watched: Watched) -> None:
+        if watched.seen.shape[-1:] != (len(self.steps),) or set(watched.records) != set(
+            self.program.fields
+        ):
+            message = (
+                f"the watch of {len(self.steps)} steps was given the records of another one, of "
+                f"{watched.seen.shape[-1]} steps. Pass what this watch's init returned."
+            )
+            raise RecordingError(message)
 
     def _record(self, watched: Watched, args: tuple[Array, Snapshot]) -> Watched:
         row, snapshot = args
@@ -270,6 +299,20 @@ def watch(program: Program, model: Model, at: RecordAt, *, until: int) -> Watch:
         message = f"{at} has no step up to until={until}; expected at least one."
         raise RecordingError(message)
     return Watch(program, model, steps)
+
+
+def _as_start(start: Any) -> int:
+    try:
+        number = operator.index(start)
+    except (TypeError, jax.errors.TracerIntegerConversionError):
+        number = -1
+    if number < 0:
+        message = (
+            f"start={start!r} was given; expected a Python integer of 0 or more, known before the "
+            "loop is compiled. Inside another loop on the device use measure_if."
+        )
+        raise RecordingError(message)
+    return number
 
 
 def find(tree: PyTree) -> Watched:

@@ -87,7 +87,7 @@ class Budget:
         """Axes of the groups that are recorded at that step; the others that want it skip it."""
         axes = set()
         for purse in self.purses:
-            if purse.wants(step):
+            if purse.wants(step) and not purse.group.at.due(step):
                 if purse.affords():
                     axes.add(purse.group.axis)
                 else:

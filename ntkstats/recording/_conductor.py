@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from ntkstats.recording._journal import Journal, Report
 from ntkstats.recording._order import as_step, check_order
 from ntkstats.recording._outbox import Outbox
 from ntkstats.recording._session import Session
+from ntkstats.recording._warn import warn
 
 
 class Conductor:
@@ -41,6 +43,7 @@ class Conductor:
         self._session = session
         self._journal = journal
         self._outbox = outbox
+        self._pid = os.getpid()
         self.started = False
         """Whether the first state was seen."""
         self.seen = -1
@@ -60,6 +63,8 @@ class Conductor:
                 pass  # said properly by visit
             else:
                 self.seen = number
+                if number == self._session.recorded:
+                    return
                 allowed = self._budget.allowed(number)
                 if not allowed and not self._certain(number) and not self._outbox.has_lost:
                     return
@@ -113,7 +118,9 @@ class Conductor:
         try:
             steps, arrays = unstacked()
             if steps:
-                check_order(steps[0], self._session.recorded, first=not self.started)
+                # Chunks may overlap; what is stored already is passed over.
+                at = steps[-1] if self.started else steps[0]
+                check_order(at, self._session.recorded, first=not self.started)
                 self._session.extend(steps, arrays)
                 self.seen = steps[-1]
         except Exception as error:
@@ -133,12 +140,16 @@ class Conductor:
 
     def flush(self) -> Report:
         """Return when everything is on disk, or said to be lost."""
+        if self._is_foreign():
+            return self._journal.report()
         self._outbox.drain()
         self.settle()
         return self.report()
 
     def end(self, status: str) -> Report:
         """Write what waits, state how it ended and close everything; once."""
+        if self._is_foreign():
+            return self._journal.report()
         self._outbox.drain()
         try:
             self.settle()
@@ -163,7 +174,19 @@ class Conductor:
             return self._session.record_paid(step, obj, due, extras, purses)
         return self._session.record(step, obj, due, extras, complete=False, wait=False)
 
+    def _is_foreign(self) -> bool:
+        """Whether this is a forked child, which must leave its parent's run alone; it is told."""
+        if os.getpid() == self._pid:
+            return False
+        warn(
+            f"the recorder belongs to process {self._pid}, and this is a fork of it; nothing is "
+            f"recorded here. Make a recorder of its own in each process"
+        )
+        return True
+
     def _is_closed(self, step: int | None) -> bool:
+        if self._is_foreign():
+            return True
         if self._journal.status == "running":
             return False
         self._journal.fail(step, "record", RecordingError("the recorder is closed"))

@@ -24,6 +24,11 @@ class Memory(NamedTuple):
     recorded: int
     arrays: Mapping[str, np.ndarray]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it was saved before the first record."""
+        return self.recorded < 0 and not self.arrays
+
 
 def pack(recorded: int, carry: PyTree) -> dict[str, np.ndarray]:
     """The last recorded step and the leaves of ``carry``, copied to the host.

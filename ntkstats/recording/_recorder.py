@@ -22,7 +22,7 @@ from ntkstats.recording._groups import (
     group_collectors,
 )
 from ntkstats.recording._journal import Journal, Report
-from ntkstats.recording._memory import pack, unpack
+from ntkstats.recording._memory import unpack
 from ntkstats.recording._meter import Meter
 from ntkstats.recording._outbox import Outbox
 from ntkstats.recording._schedule import RecordAt
@@ -302,7 +302,7 @@ class Recorder:
         """
         # What it knows as recorded is on disk, so that no checkpoint is ahead of the run.
         self._conductor.flush()
-        return pack(self._session.recorded, self._session.carry)
+        return self._session.memory()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where a checkpoint was saved; call it before the first call, with ``resume``.

@@ -25,7 +25,7 @@ from ntkstats.recording._identity import (
     measurement,
 )
 from ntkstats.recording._journal import Journal
-from ntkstats.recording._memory import Memory, refill, remembering
+from ntkstats.recording._memory import Memory, pack, refill, remembering
 from ntkstats.recording._meter import Meter
 from ntkstats.recording._outbox import Draft, Outbox
 from ntkstats.recording._store import Stored, StoredField
@@ -102,7 +102,7 @@ class Session:
             if self._stored is not None:
                 check_same_measurement(self._stored, measurement(meter, self._groups), fields)
             self._meter, self.fields = meter, {entry.field.name: entry for entry in fields}
-            if self._memory is not None:
+            if self._memory is not None and not self._memory.is_empty:
                 self.carry = refill(meter.carry, self._memory.arrays)
         return self._meter
 
@@ -116,9 +116,16 @@ class Session:
         self.meter.carry = carry
         self._carry_was_set = True
 
+    def memory(self) -> dict[str, np.ndarray]:
+        """What is remembered, for a checkpoint; before anything is bound, what was restored."""
+        if self._meter is not None:
+            return pack(self.recorded, self.carry)
+        restored = {} if self._memory is None else dict(self._memory.arrays)
+        return {**pack(self.recorded, {}), **restored}
+
     def restore(self, memory: Memory) -> None:
         """Go on with what was remembered when a checkpoint was saved."""
-        if self._meter is not None:
+        if self._meter is not None and not memory.is_empty:
             self.carry = refill(self._meter.carry, memory.arrays)
         self._memory = memory
         self.recorded = memory.recorded

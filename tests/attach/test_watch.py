@@ -284,10 +284,89 @@ def test_a_watched_scan_needs_one_length(xs, length, message):
         make_watch().scan(stepped, start(jax.random.key(0)), xs, length)
 
 
-def test_a_watched_scan_says_what_does_not_fit():
+def test_a_watched_scan_refuses_what_a_scan_refuses():
     init = start(jax.random.key(0))
-    with pytest.raises(RecordingError, match="expected the same structure"):
-        make_watch().scan(lambda carry, i: ((carry, i), None), init, jnp.arange(STEPS))
+    steps = {
+        "structure": lambda carry, i: ((carry, i), None),
+        "dtype": lambda carry, i: (jax.tree.map(lambda a: a.astype(jnp.bfloat16), carry), None),
+    }
+    for step in steps.values():
+        with pytest.raises(TypeError, match="carry"):
+            jax.lax.scan(step, init, jnp.arange(STEPS))
+        with pytest.raises(TypeError, match="carry"):
+            make_watch().scan(step, init, jnp.arange(STEPS))
+
+
+def test_a_watched_scan_promotes_what_a_scan_promotes():
+    def step(carry, i):
+        params, total = carry
+        return (trained(params, i), total + 0.5), total
+
+    init = (start(jax.random.key(0)), 0)
+    (_, total), ys, _ = make_watch().scan(step, init, jnp.arange(STEPS), obj_of=lambda c: c[0])
+    (_, same), same_ys = jax.lax.scan(step, init, jnp.arange(STEPS))
+    assert total == same == 6.0
+    np.testing.assert_array_equal(ys, same_ys)
+    assert ys.dtype == same_ys.dtype
+
+
+def test_a_watched_scan_of_no_steps_is_a_scan_of_none():
+    init = start(jax.random.key(0))
+    step = lambda carry, x: (carry, 2 * x)  # noqa: E731
+    final, ys, watched = make_watch().scan(step, init, jnp.zeros((0, 3)))
+    assert ys.shape == (0, 3)
+    assert not watched.seen.any()
+    jax.tree.map(np.testing.assert_array_equal, final, init)
+
+
+def test_scans_that_meet_at_a_due_step_measure_it_once():
+    program = nts.collectors.bind(
+        MODEL, start(jax.random.key(0)), PROBE, nts.collectors.kernel_velocity()
+    )
+    watch = nts.watch(program, MODEL, nts.RecordAt.every(2), until=STEPS)
+    init = start(jax.random.key(0))
+    whole = watch.results(watch.scan(stepped, init, jnp.arange(STEPS))[2])
+    params, _, watched = watch.scan(stepped, init, jnp.arange(4))
+    _, _, watched = watch.scan(stepped, params, jnp.arange(4, STEPS), start=4, watched=watched)
+    parts = watch.results(watched)
+    assert parts[1].tolist() == whole[1].tolist() == [0, 2, 4, 6, 8, 10, 12]
+    for name, values in whole[0].items():  # the first velocity is NaN in both
+        np.testing.assert_allclose(parts[0][name], values, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda w, p: w.scan(stepped, p, jnp.arange(3), start=-3), "start=-3 was given"),
+        (lambda w, p: w.scan(stepped, p, jnp.arange(3), start=1.5), "start=1.5 was given"),
+        (
+            lambda w, p: jax.jit(lambda i: w.scan(stepped, p, jnp.arange(3), start=i)[1])(0),
+            "Inside another loop on the device use measure_if",
+        ),
+        (lambda w, p: w.measure_if(w.init(), 2.0, p), "expected one integer"),
+        (lambda w, p: w.measure_if(w.init(), jnp.arange(2), p), "expected one integer"),
+        (lambda w, p: w.measure_if(other_watch().init(), 2, p), "records of another one"),
+        (
+            lambda w, p: w.scan(stepped, p, jnp.arange(3), watched=other_watch().init()),
+            "records of another one",
+        ),
+        (lambda w, p: nts.as_optax(w, updates_per_step=2.5), "updates_per_step=2.5"),
+    ],
+)
+def test_what_makes_no_sense_in_a_watched_loop_is_refused(call, message):
+    with pytest.raises(RecordingError, match=message):
+        call(make_watch(), start(jax.random.key(0)))
+
+
+def other_watch():
+    program = nts.collectors.bind(
+        MODEL, start(jax.random.key(0)), PROBE, nts.collectors.param_norm()
+    )
+    return nts.watch(program, MODEL, nts.RecordAt.every(1), until=STEPS)
+
+
+def test_a_watch_is_shown_in_a_line():
+    assert len(repr(make_watch())) < 200
 
 
 def test_a_loop_in_several_watched_scans_counts_on():

@@ -366,3 +366,21 @@ def test_the_device_is_at_most_a_few_records_behind(tmp_path):
             most[0] = max(most[0], running[0])
     recorder.close()
     assert most[0] <= _MEASURING + 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:RuntimeWarning", "ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_leaves_the_run_to_its_parent(tmp_path):
+    recorder = recorder_at(tmp_path / "run")
+    train(recorder, 0, 3)
+    child = os.fork()
+    if child == 0:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            recorder(3, state(30))
+            recorder.flush()
+            recorder.finish(state(40))
+        os._exit(0 if any("is a fork of it" in str(w.message) for w in said) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    train(recorder, 3, 5)
+    assert recorder.finish(state(5)).failures == 0
+    np.testing.assert_array_equal(open_run(tmp_path / "run").weight_mean, np.arange(1, 7))

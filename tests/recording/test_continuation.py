@@ -413,3 +413,24 @@ def test_stacked_records_go_on_from_a_restored_state(tmp_path):
     assert ds.step.values.tolist() == list(range(9))
     np.testing.assert_array_equal(ds.param_norm, range(9))
     assert ds.attrs["failures"] == []
+
+
+def test_the_state_may_be_saved_before_the_first_call_and_right_after_a_restore(tmp_path):
+    options = {"at": nts.RecordAt.every(2), "resume": True}
+    measure = nts.collectors.kernel_velocity()
+    first = nts.Recorder(tmp_path / "run", MODEL, PROBE, measure, **options)
+    empty = first.state()
+    assert empty == {"recorded": -1}
+    first(0, mlp_params(0, (64, 6, 10)))
+    saved = first.state()
+    first.close()
+    again = nts.Recorder(tmp_path / "run", MODEL, PROBE, measure, **options)
+    again.restore(saved)
+    assert again.state().keys() == saved.keys()
+    for name, array in again.state().items():
+        np.testing.assert_array_equal(array, saved[name])
+    again.close()
+    fresh = nts.Recorder(tmp_path / "new", MODEL, PROBE, measure, **options)
+    fresh.restore(empty)
+    fresh(0, mlp_params(0, (64, 6, 10)))
+    assert fresh.close().failures == 0

@@ -94,6 +94,16 @@ def test_a_step_stored_already_is_passed_over(tmp_path):
     np.testing.assert_array_equal(open_run(tmp_path / "run").weight_mean, [1, 2, 3])
 
 
+def test_a_chunk_that_overlaps_what_is_stored_adds_what_is_new(tmp_path):
+    with recorder_at(tmp_path / "run", weight_mean()) as recorder:
+        for step in range(5):
+            recorder(step, state(step))
+        recorder.extend({"weight_mean": jnp.arange(4.0, 8.0)}, [3, 4, 5, 6])
+    ds = open_run(tmp_path / "run")
+    np.testing.assert_array_equal(ds.weight_mean, [1, 2, 3, 4, 5, 6, 7])
+    assert ds.attrs["failures"] == []
+
+
 def test_all_stacked_records_are_one_transaction(tmp_path):
     with recorder_at(tmp_path / "run", weight_mean()) as recorder:
         recorder(0, state(0))

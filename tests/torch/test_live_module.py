@@ -245,3 +245,48 @@ def test_a_run_is_resumed_with_another_module_object(tmp_path):
                 module(x).square().mean().backward()
                 optimizer.step()
     assert nts.open_run(tmp_path / "run").step.values.tolist() == [0, 2, 4, 6, 8]
+
+
+class TwoNames(nn.Module):
+    """One layer under two names, and its weight in a third place."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = self.first
+        self.third = nn.Linear(4, 4, bias=False)
+        self.third.weight = self.first.weight
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.third(torch.tanh(self.second(torch.tanh(self.first(x)))))))
+
+
+def test_a_layer_with_two_names_stays_one_and_goes_on_learning(tmp_path):
+    torch.manual_seed(0)
+    net, x = TwoNames(), torch.randn(6, 4)
+    before = {name: id(p) for name, p in net.named_parameters(remove_duplicate=False)}
+    kinds = {name: type(p) for name, p in net.named_parameters(remove_duplicate=False)}
+    with nts.Recorder(
+        tmp_path / "run", net, nts.Probe(x), nts.collectors.ntk_spectrum(), at=nts.RecordAt.every(1)
+    ) as recorder:
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        for step in range(3):
+            recorder(step, net)
+            old = net.first.weight.detach().clone()
+            optimizer.zero_grad()
+            net(x).square().sum().backward()
+            optimizer.step()
+            assert not torch.equal(old, net.first.weight)
+    named = dict(net.named_parameters(remove_duplicate=False))
+    assert {name: id(p) for name, p in named.items()} == before
+    assert {name: type(p) for name, p in named.items()} == kinds
+    rows = []
+    for out in net(x).reshape(-1):
+        grads = torch.autograd.grad(out, list(net.parameters()), retain_graph=True)
+        rows.append(torch.cat([g.reshape(-1) for g in grads]))
+    model, probe = on_probe(net, nts.Probe(x))
+    found = nts.empirical_ntk(model, *model.split(net), probe, outputs="trace").matrix
+    jacobian = torch.stack(rows).reshape(6, 3, -1)
+    expected = torch.einsum("icp,jcp->ij", jacobian, jacobian)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)

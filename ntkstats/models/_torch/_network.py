@@ -64,7 +64,10 @@ class Network(NamedTuple):
         """``{head: (N, *out)}`` of a batch; a dict of inputs is passed by keyword."""
         args, kwargs = _arguments(batch)
         values = {**self.weights.still, **self.weights.moving, **moving}
-        raw = functional_call(self.module, values, args, {**kwargs, **self.kwargs})
+        # Ties are made here: torch would swap a module that has two names twice, and leave it so.
+        placed = {slot: values[name] for slot, name in self.weights.slots.items()}
+        both = {**kwargs, **self.kwargs}
+        raw = functional_call(self.module, placed, args, both, tie_weights=False)
         return self.pick(raw, batch)
 
     def flat(self, moving: Moving, sample: PyTree) -> Tensor:

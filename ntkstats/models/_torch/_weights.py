@@ -23,11 +23,14 @@ class Weights(NamedTuple):
         The other parameters, and copies of the buffers.
     versions
         How often each buffer's copy had been written to when it was made.
+    slots
+        ``{where the module holds a tensor: its name in moving or still}``; tied ones share one.
     """
 
     moving: dict[str, Tensor]
     still: dict[str, Tensor]
     versions: dict[str, int]
+    slots: dict[str, str]
 
 
 def slashed(name: str) -> str:
@@ -77,7 +80,20 @@ def weights_of(module: nn.Module, params_filter: ParamsFilter, *, wide: bool) ->
     still = {n: _computed(p.detach(), wide=wide) for n, p in named.items() if n not in moving}
     buffers = {n: _computed(b.detach().clone(), wide=wide) for n, b in module.named_buffers()}
     versions = {name: buffer._version for name, buffer in buffers.items()}
-    return Weights(moving, still | buffers, versions)
+    return Weights(moving, still | buffers, versions, _slots(module))
+
+
+def _slots(module: nn.Module) -> dict[str, str]:
+    """Every place of a tensor, once: a submodule may be registered under several names."""
+    names = {
+        id(tensor): name for name, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+    slots = {}
+    for path, part in module.named_modules():
+        for own, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                slots[f"{path}.{own}" if path else own] = names[id(tensor)]
+    return slots
 
 
 def check_unwritten(module: nn.Module, weights: Weights) -> None:
