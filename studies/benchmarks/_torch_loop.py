@@ -16,11 +16,13 @@ from ntkstats.torch import on_probe
 from studies.benchmarks._loops import EVERY, NEVER, RATE, SPECTRUM, Loop, batches
 from studies.benchmarks._systems import System
 
+SAMPLES = 20  # the rows of a layer are turned by a QR, which grows with the square of their number
+
 
 def torch_loop(system: System, widths: tuple[int, ...], folder: Path) -> Loop:
     """Adam on a ReLU network."""
     data = [tuple(torch.tensor(np.array(part)) for part in batch) for batch in batches(system)]
-    probe = nts.Probe(np.array(system.x[:100]))
+    probe = nts.Probe(np.array(system.x[:SAMPLES]))
 
     def form(name: str, at: nts.RecordAt | None) -> Callable[[int], Any]:
         net = _network(widths)
@@ -52,7 +54,7 @@ def torch_loop(system: System, widths: tuple[int, ...], folder: Path) -> Loop:
 
 def torch_floor(loop: Loop, system: System) -> Callable[[], Any]:
     """The Jacobian by ``torch.func``, then the kernel and its eigenvalues by JAX."""
-    model, probe = on_probe(loop.params, nts.Probe(np.array(system.x[:100])))
+    model, probe = on_probe(loop.params, nts.Probe(np.array(system.x[:SAMPLES])))
     params, state = model.split(loop.params)
     plan = nts.kernels.plan(model, params, state, probe, outputs="trace")
 

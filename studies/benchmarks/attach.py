@@ -60,7 +60,7 @@ def loops(
         from studies.benchmarks._torch_loop import torch_floor, torch_loop
 
         loop = torch_loop(system, WIDTHS, folder / "torch")
-        yield "Python, torch", loop, torch_floor(loop, system)
+        yield "Python, torch (20 samples)", loop, torch_floor(loop, system)
 
 
 def record_row(name: str, loop: Loop, least: Callable[[], Any], repeats: int = 9) -> Row:
