@@ -3,13 +3,11 @@
 *Nothing due*: the same number of training steps with a recorder (or watch) that is never due,
 against the loop without it. *A record*: what training with a record at every step takes longer
 than without, per record, against the floor: the engine's kernel and its eigenvalues, compiled as
-one function and left on the device (for torch, its Jacobian comes first). Records are on disk
-before the clock stops.
+one function and left on the device. Records are on disk before the clock stops.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -46,21 +44,14 @@ SEEDS = 4
 SEEDS_BAR = 6.0
 
 
-def loops(
-    system: _systems.System, folder: Path
-) -> Iterator[tuple[str, Loop, Callable[[], Any] | None]]:
-    """Every kind of loop, with its name in the table, and its floor if that is its own."""
-    yield "Python, linen TrainState", linen_loop(system, WIDTHS, folder / "linen"), None
-    yield "Python, nnx", nnx_loop(system, WIDTHS, folder / "nnx"), None
-    yield "Python, equinox", equinox_loop(system, WIDTHS, folder / "equinox"), None
-    yield "watch.scan", scan_loop(system, folder / "scan", "scan"), None
-    yield "lax.scan, measure_if", scan_loop(system, folder / "gate", "gate"), None
-    yield "lax.scan, optax chain", scan_loop(system, folder / "chain", "chain"), None
-    if importlib.util.find_spec("torch") is not None:
-        from studies.benchmarks._torch_loop import torch_floor, torch_loop
-
-        loop = torch_loop(system, WIDTHS, folder / "torch")
-        yield "Python, torch (20 samples)", loop, torch_floor(loop, system)
+def loops(system: _systems.System, folder: Path) -> Iterator[tuple[str, Loop]]:
+    """Every kind of loop, with its name in the table."""
+    yield "Python, linen TrainState", linen_loop(system, WIDTHS, folder / "linen")
+    yield "Python, nnx", nnx_loop(system, WIDTHS, folder / "nnx")
+    yield "Python, equinox", equinox_loop(system, WIDTHS, folder / "equinox")
+    yield "watch.scan", scan_loop(system, folder / "scan", "scan")
+    yield "lax.scan, measure_if", scan_loop(system, folder / "gate", "gate")
+    yield "lax.scan, optax chain", scan_loop(system, folder / "chain", "chain")
 
 
 def record_row(name: str, loop: Loop, least: Callable[[], Any], repeats: int = 9) -> Row:
@@ -91,7 +82,7 @@ def run() -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for name, loop, own in loops(system, folder):
+        for name, loop in loops(system, folder):
             idle = alternate(
                 f"{name}: nothing due, {IDLE_STEPS} steps",
                 partial(loop.idle, IDLE_STEPS),
@@ -100,7 +91,7 @@ def run() -> list[Row]:
             )
             more = loop.traces["idle"] - loop.traces["bare"]
             rows.append(replace(idle, more={"traced more often": Cell(more, bar=2)}))
-            rows.append(record_row(name, loop, own or least))
+            rows.append(record_row(name, loop, least))
         for kind, name in (("scan", "watch.scan"), ("gate", "lax.scan, measure_if")):
             many, one = (
                 scan_loop(system, folder / f"{kind}_{seeds}", kind, seeds=seeds)
