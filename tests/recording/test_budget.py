@@ -97,23 +97,26 @@ def test_a_real_run_keeps_recording_at_five_percent_of_its_wall_time(tmp_path):
         recorder(1, params)
         start = time.perf_counter()
         step = 2
-        while time.perf_counter() - start < 6:
-            before = time.perf_counter()
+        # On a busy machine records cost more, so that there are fewer of them in a second.
+        while (seconds := time.perf_counter() - start) < 6 or (
+            seconds < 60 and recorder.flush().records <= 8
+        ):
+            due, before = recorder.due(step), time.perf_counter()
             recorder(step, params)
-            spent += time.perf_counter() - before
+            spent += due * (time.perf_counter() - before)
             time.sleep(0.01)  # the training
             step += 1
         share = spent / (time.perf_counter() - start)
         report = recorder.close()
     assert share == pytest.approx(0.05, abs=0.02)
-    assert report.records >= 3
+    assert report.records > 5
     assert report.skipped == step - report.records
     assert f"{report.skipped} skipped to stay within the budget" in str(report)
     ds = open_run(tmp_path / "run")
     facts = ds.attrs["budget"]["step"]
     assert facts["share"] == 0.05
     assert facts["skipped"] == report.skipped
-    assert facts["record_seconds"] / facts["seconds"] == pytest.approx(share, abs=0.02)
+    assert facts["record_seconds"] / facts["seconds"] == pytest.approx(share, abs=0.01)
     assert np.isfinite(ds.entropy).all()
 
 
