@@ -53,8 +53,14 @@ def chosen(sources: Sources, at: RecordAt) -> Sources:
     Raises
     ------
     CheckpointError
-        There are none.
+        There are none, or the schedule is a share of the time of a loop.
     """
+    if at.share is not None:
+        msg = (
+            f"at={at} is a budget, a share of the time that training takes, and checkpoints are "
+            f"not trained; choose steps, such as RecordAt.every(1000)"
+        )
+        raise CheckpointError(msg)
     if not isinstance(sources, list):
         return (source for source in sources if at.due(source.step))
     due = [source for source in sources if at.due(source.step)]

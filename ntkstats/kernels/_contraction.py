@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ntkstats._lanes import after
 from ntkstats.kernels._factors import Factor, Formed, Outer, Rows, Tile
-from ntkstats.kernels._outer import contract_outer, outer_norms
+from ntkstats.kernels._outer import contract_outer, outer_diagonals, outer_norms
 from ntkstats.kernels._rows import (
     contract_formed,
     contract_rows,
@@ -110,8 +110,11 @@ def _leaf_diagonals(pairing: str, group: Tile, block: Array) -> dict[int, Array]
     What stands alone is read off its block; nothing is computed again.
     """
     first = group[0]
-    if len(group) == 1 and not (isinstance(first, Outer) and first.bias is not None):
+    if len(group) == 1:
         spec = {"all": "nrnr->n", "sum": "nn->n", "each": "rnn->n"}[pairing]
-        return {first.leaf: jnp.einsum(spec, block)}
+        diagonal = jnp.einsum(spec, block)
+        if isinstance(first, Outer):
+            return outer_diagonals(first, diagonal)
+        return {first.leaf: diagonal}
     norms = [squared_norms(factor) for factor in group]
     return {leaf: part.sum(1) for parts in norms for leaf, part in parts.items()}

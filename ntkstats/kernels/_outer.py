@@ -102,11 +102,28 @@ def outer_norms(factor: Outer) -> dict[int, Array]:
     n, r, _, _, e = factor.right.shape
     if factor.simple:
         own = jnp.sum(factor.right.reshape(n, r, e) ** 2, -1)
-        one_hot = jnp.issubdtype(factor.left.dtype, jnp.integer)
-        flat = factor.left.reshape(n, -1)
-        shared = (flat >= 0).astype(own.dtype) if one_hot else flat**2
-        norms = {factor.leaf: shared.sum(-1)[:, None] * own}
+        norms = {factor.leaf: _shared_norms(factor)[:, None] * own}
         return norms if factor.bias is None else norms | {factor.bias: own}
     shared = jax.vmap(lambda left: _similarity(left[None], left[None])[:, 0, :, 0])(factor.left)
     pairs = _einsum("nrbte,nrbue->nrbtu", factor.right, factor.right)
     return {factor.leaf: (shared[:, None] * pairs).sum((2, 3, 4))}
+
+
+def outer_diagonals(factor: Outer, diagonal: Array) -> dict[int, Array]:
+    """Parts of weight and bias in the diagonal ``(n,)`` of the block of a factor with itself.
+
+    The diagonal is ``(|left|^2 + 1) |right|^2`` with a bias: the long sum is in it already.
+    """
+    if factor.bias is None:
+        return {factor.leaf: diagonal}
+    shared = _shared_norms(factor)
+    own = diagonal / (shared + 1)
+    return {factor.leaf: shared * own, factor.bias: own}
+
+
+def _shared_norms(factor: Outer) -> Array:
+    """``(n,)`` squared norms of the shared factors where T = B = 1."""
+    flat = factor.left.reshape(factor.left.shape[0], -1)
+    one_hot = jnp.issubdtype(flat.dtype, jnp.integer)
+    norms = (flat >= 0).astype(jnp.float32) if one_hot else flat**2
+    return norms.sum(-1)

@@ -146,14 +146,27 @@ def partition(tree: PyTree, params_filter: ParamsFilter = None) -> tuple[PyTree,
     """
     tree = freeze(tree)
     leaves, treedef = jax.tree.flatten(tree, is_leaf=is_static)
-    paths = [n for n, node in _named_nodes(tree) for _ in jax.tree.leaves(node, is_leaf=is_static)]
-    keep = _predicate(params_filter)
-    kept = [_kept(path, leaf, keep) for path, leaf in zip(paths, leaves, strict=True)]
+    if params_filter is None and all(_is_plain(leaf) for leaf in leaves):
+        kept = [not is_static(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+    else:  # names take longer than all the rest, and this runs at every record
+        paths, keep = _paths(tree), _predicate(params_filter)
+        kept = [_kept(path, leaf, keep) for path, leaf in zip(paths, leaves, strict=True)]
     if not any(kept):
-        raise ParamsError(_nothing_left(paths, leaves, params_filter))
+        raise ParamsError(_nothing_left(_paths(tree), leaves, params_filter))
     params = [leaf if k else None for leaf, k in zip(leaves, kept, strict=True)]
     frozen = [None if k else leaf for leaf, k in zip(leaves, kept, strict=True)]
     return jax.tree.unflatten(treedef, params), jax.tree.unflatten(treedef, frozen)
+
+
+def _is_plain(leaf: Any) -> bool:
+    """Whether the leaf is kept or not by its dtype alone, and nothing is to be said about it."""
+    return is_static(leaf) or not jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+
+
+def _paths(tree: PyTree) -> list[str]:
+    """Names of the leaves, `Static` ones included."""
+    nodes = _named_nodes(tree)
+    return [name for name, node in nodes for _ in jax.tree.leaves(node, is_leaf=is_static)]
 
 
 def _nothing_left(paths: Sequence[str], leaves: Sequence[Any], params_filter: ParamsFilter) -> str:

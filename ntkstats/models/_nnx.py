@@ -47,6 +47,8 @@ def nnx_adapter(module: nnx.Module, call_kwargs: Mapping[str, Any], key: Array |
         if name in ("deterministic", "use_running_average")
     }
 
+    evaluated = _Evaluated(flags)
+
     def unpack(obj: Any) -> tuple[PyTree, PyTree]:
         live = nnx_module_of(obj)
         if live is None:
@@ -56,16 +58,13 @@ def nnx_adapter(module: nnx.Module, call_kwargs: Mapping[str, Any], key: Array |
                 "get the module from it."
             )
             raise ModelError(msg)
-        twin = _twin(live, flags)
-        parts: Any = nnx.split(twin, nnx.Param, nnx.RngKey, nnx.RngCount, ...)
-        graph, params, keys, counts, others = parts
-        streams = nnx.to_pure_dict(keys), nnx.to_pure_dict(counts)
+        graph, params, keys, counts, others = evaluated(live)
         rest = {
             "graph": graph,
-            "streams": streams if key is None else _reseeded(key, *streams),
-            "variables": nnx.to_pure_dict(others),
+            "streams": (keys, counts) if key is None else _reseeded(key, keys, counts),
+            "variables": others,
         }
-        return nnx.to_pure_dict(params), rest
+        return params, rest
 
     def call(params: PyTree, rest: PyTree, x: Inputs) -> Any:
         # Merged inside whatever transformation runs, so that writes stay at its trace level.
@@ -80,6 +79,40 @@ def nnx_adapter(module: nnx.Module, call_kwargs: Mapping[str, Any], key: Array |
         description=describe(f"flax nnx module {name}", {**call_kwargs, **flags, **mode}),
         one_mask=dropout,
     )
+
+
+class _Evaluated:
+    """Splits modules as they are in evaluation mode.
+
+    Rebuilding a module takes several times as long as splitting it, so the graph that the mode
+    leads to is remembered.
+
+    Parameters
+    ----------
+    flags
+        Attributes that set the mode.
+    """
+
+    def __init__(self, flags: Mapping[str, Any]) -> None:
+        self._flags = flags
+        self._known: tuple[Any, Any] | None = None  # a graph, and the one it becomes
+
+    def __call__(self, live: nnx.Module) -> tuple[Any, PyTree, PyTree, PyTree, PyTree]:
+        """Return graph, parameters, keys of random streams, their counts, and other variables."""
+        graph, *variables = _split(live)
+        if self._known is not None and self._known[0] == graph:
+            return (self._known[1], *variables)
+        other, *others = _split(_twin(live, self._flags))
+        structure: Any = jax.tree.structure(variables)
+        self._known = (graph, other) if structure == jax.tree.structure(others) else None
+        return (other, *others)
+
+
+def _split(module: nnx.Module) -> tuple[Any, PyTree, PyTree, PyTree, PyTree]:
+    parts: Any = nnx.split(module, nnx.Param, nnx.RngKey, nnx.RngCount, ...)
+    graph, *variables = parts
+    params, keys, counts, others = map(nnx.to_pure_dict, variables)
+    return graph, params, keys, counts, others
 
 
 def _twin(live: nnx.Module, flags: Mapping[str, bool]) -> nnx.Module:

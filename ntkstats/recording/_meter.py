@@ -118,14 +118,25 @@ class Meter:
         jax.block_until_ready(obj)
 
     def _split(self, obj: Any) -> tuple[Params, State]:
-        if any(is_tracer(leaf) for leaf in jax.tree.leaves(obj)):
+        # Looked for in the parts, since flattening the module of an nnx loop takes longer than
+        # splitting it; a split that fails may have failed for tracers.
+        try:
+            params, state = self._model.split(obj)
+        except Exception:
+            self._refuse_tracers(obj)
+            raise
+        self._refuse_tracers((params, state))
+        return params, state
+
+    @staticmethod
+    def _refuse_tracers(tree: PyTree) -> None:
+        if any(is_tracer(leaf) for leaf in jax.tree.leaves(tree)):
             msg = (
                 "the recorder was called while JAX traces the training step (inside jit, scan or "
                 "vmap); call it from the Python loop, or scan with the program that "
                 "recorder.bind(obj) returns and store the result with recorder.extend"
             )
             raise RecordingError(msg)
-        return self._model.split(obj)
 
     def _wanted(self, names: frozenset[str], extras: Mapping[str, Any]) -> dict[str, Any]:
         """The extras that the named collectors ask for, as arrays, so that nothing retraces."""

@@ -209,6 +209,8 @@ class Recorder:
     def finish(self, obj: Any, step: int | None = None, **extras: Any) -> Report:
         """Record the final state with all collectors, mark the run finished and close it.
 
+        A finished run stays as it is.
+
         Parameters
         ----------
         obj
@@ -220,6 +222,8 @@ class Recorder:
             As in a call. A collector whose extras are missing is left out and noted as a failure.
         """
         conductor = self._conductor
+        if self._journal.status == "finished":
+            return self.flush()
         conductor.visit(conductor.seen + 1 if step is None else step, obj, extras, final=True)
         return conductor.end("finished")
 

@@ -455,9 +455,16 @@ def test_a_closed_recorder_warns_instead_of_raising(tmp_path):
     recorder.finish(state(0))
     with pytest.warns(RecordingWarning, match="recorder is closed"):
         recorder(1, state(1))
-    recorder.finish(state(1))
+    assert recorder.finish(state(1)).failures == 1
     assert recorder.close().status == "finished"
     assert open_run(tmp_path / "run").step.values.tolist() == [0]
+
+
+def test_a_finished_run_can_be_finished_again_and_stays_as_it_is(tmp_path):
+    recorder = recorder_at(tmp_path / "run")
+    first = recorder.finish(state(0))
+    assert recorder.finish(state(5), step=5) == first
+    assert open_run(tmp_path / "run").attrs["failures"] == []
 
 
 def test_an_exception_in_the_loop_marks_the_run_interrupted_and_keeps_the_records(tmp_path):
