@@ -352,7 +352,7 @@ def test_only_the_steps_that_are_asked_for_are_measured(folder, tmp_path):
     assert nts.open_run(report.path).step.values.tolist() == [0, 4, 8]
     with pytest.raises(errors.CheckpointError, match=r"holds none of the steps.*0, 2, 4, 8"):
         scan(tmp_path, folder, at=nts.RecordAt.steps([5]), path="none")
-    with pytest.raises(errors.CheckpointError, match="share of the time.*are not trained"):
+    with pytest.raises(errors.CheckpointError, match=r"share of the time.*are not trained"):
         scan(tmp_path, folder, measure=norm, at=nts.RecordAt.budget(0.05), path="timed")
 
 
