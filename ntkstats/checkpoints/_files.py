@@ -11,7 +11,7 @@ import numpy as np
 
 from ntkstats.checkpoints import _orbax
 from ntkstats.errors import CheckpointError, CheckpointMismatchError
-from ntkstats.recording._optional import optional
+from ntkstats.recording.mirrors._optional import optional
 
 Arrays = Mapping[str, np.ndarray]
 """``{"layer/kernel": array}``, levels joined by slashes."""

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ntkstats.errors import CheckpointError, CheckpointMismatchError
-from ntkstats.recording._optional import optional
+from ntkstats.recording.mirrors._optional import optional
 
 _MARKS = ("_METADATA", "manifest.ocdbt", "_sharding")
 _STEP_MARKS = ("_CHECKPOINT_METADATA", *_MARKS)

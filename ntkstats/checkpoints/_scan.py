@@ -17,7 +17,7 @@ from ntkstats.checkpoints._visit import Scan
 from ntkstats.collectors import Collector
 from ntkstats.models import Probe
 from ntkstats.recording import RecordAt, Report, Sink
-from ntkstats.recording._visits import Visits
+from ntkstats.recording.live._visits import Visits
 from ntkstats.typing import Array
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ntkstats.errors import StoreError
-from ntkstats.recording._store import store_path
+from ntkstats.recording.store._store import store_path
 
 
 class Sidecar(NamedTuple):

@@ -18,7 +18,7 @@ from ntkstats.errors import (
     RunMismatchError,
     StoreError,
 )
-from ntkstats.recording._visits import Visits
+from ntkstats.recording.live._visits import Visits
 
 LOAD = "load the checkpoint"
 INSERT = "insert the checkpoint"

@@ -13,13 +13,9 @@ import jax
 from ntkstats._compat import x64_enabled
 from ntkstats._lanes import prefers_unrolled
 from ntkstats.errors import BudgetError, EngineWarning, KernelError
-from ntkstats.kernels._choice import Choice, choices
-from ntkstats.kernels._cost import evaluation_cost
 from ntkstats.kernels._engines import ReferenceEngine, StructuredEngine
 from ntkstats.kernels._precision import check_float64
 from ntkstats.kernels._selftest import disagreement
-from ntkstats.kernels._structure import Structure, structure_of
-from ntkstats.kernels._structured import wanted_by
 from ntkstats.kernels._tiles import Stream, Tiling, count
 from ntkstats.kernels._tiling import (
     Footprint,
@@ -31,6 +27,10 @@ from ntkstats.kernels._tiling import (
     with_unrolling,
 )
 from ntkstats.kernels._types import Task, n_samples
+from ntkstats.kernels.structured._choice import Choice, choices
+from ntkstats.kernels.structured._cost import evaluation_cost
+from ntkstats.kernels.structured._structure import Structure, structure_of
+from ntkstats.kernels.structured._structured import wanted_by
 from ntkstats.models import Model, head_of
 from ntkstats.typing import Inputs, Params, State
 

@@ -12,11 +12,11 @@ from ntkstats._lanes import Index, after, loop
 from ntkstats.errors import BudgetError, KernelError
 from ntkstats.kernels._doors import planned
 from ntkstats.kernels._engines import ReferenceEngine
-from ntkstats.kernels._factors import Rows
 from ntkstats.kernels._plan import weight_of
 from ntkstats.kernels._prepared import KernelPlan
 from ntkstats.kernels._tiles import Side, Stream, cuts, kernel_dtype, tiles_of
 from ntkstats.kernels._types import Task, static
+from ntkstats.kernels.contraction._factors import Rows
 from ntkstats.models import Model, Probe
 from ntkstats.typing import Array, Inputs, Params, State
 

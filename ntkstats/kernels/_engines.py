@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from ntkstats._lanes import Index
-from ntkstats.kernels import _structured
-from ntkstats.kernels._choice import Choice
-from ntkstats.kernels._factors import Factor, Rows
 from ntkstats.kernels._jacobian import jacobian_rows, jacobian_rows_coupled
-from ntkstats.kernels._structure import Structure
+from ntkstats.kernels.contraction._factors import Factor, Rows
+from ntkstats.kernels.structured import _structured
+from ntkstats.kernels.structured._choice import Choice
+from ntkstats.kernels.structured._structure import Structure
 from ntkstats.models import Model
 from ntkstats.typing import Array, Inputs, Params, State
 

@@ -11,8 +11,8 @@ from ntkstats.kernels._doors import planned, prepare
 from ntkstats.kernels._plan import DEFAULT_DRAWS, as_inputs, weight_of
 from ntkstats.kernels._precision import at_precision
 from ntkstats.kernels._prepared import KernelPlan
-from ntkstats.kernels._sharded import sharded_ntk
 from ntkstats.kernels._types import KernelMatrix
+from ntkstats.kernels.sharded._sharded import sharded_ntk
 from ntkstats.models import Model, Probe
 from ntkstats.typing import Array, Inputs, Params, State
 

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ntkstats.kernels._choice import choices
-from ntkstats.kernels._contraction import contract, grouped
 from ntkstats.kernels._jacobian import head_outputs
-from ntkstats.kernels._structure import Structure
-from ntkstats.kernels._structured import factors
 from ntkstats.kernels._types import Task
+from ntkstats.kernels.contraction._contraction import contract, grouped
+from ntkstats.kernels.structured._choice import choices
+from ntkstats.kernels.structured._structure import Structure
+from ntkstats.kernels.structured._structured import factors
 from ntkstats.models import Model
 from ntkstats.typing import Array, Inputs, Params, State
 

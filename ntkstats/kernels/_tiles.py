@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from ntkstats._lanes import Index, after, loop
-from ntkstats.kernels._contraction import contract, grouped, squared_norms
 from ntkstats.kernels._engines import Engine, accumulator
-from ntkstats.kernels._factors import Tile
-from ntkstats.kernels._triangle import mirrored
 from ntkstats.kernels._types import Task
+from ntkstats.kernels.contraction._contraction import contract, grouped, squared_norms
+from ntkstats.kernels.contraction._factors import Tile
+from ntkstats.kernels.contraction._triangle import mirrored
 from ntkstats.typing import Array, Inputs, Params, State
 
 

@@ -12,15 +12,15 @@ from ntkstats._compat import pullback_bytes
 from ntkstats._device import device_bytes
 from ntkstats._lanes import prefers_unrolled
 from ntkstats.errors import BudgetError
-from ntkstats.kernels._choice import Choice
 from ntkstats.kernels._engines import accumulator
 from ntkstats.kernels._jacobian import head_outputs
-from ntkstats.kernels._outer import SCRATCH
-from ntkstats.kernels._rows import is_wide
-from ntkstats.kernels._structure import Structure
-from ntkstats.kernels._structured import wanted_by
 from ntkstats.kernels._tiles import Tiling, count, kernel_dtype
 from ntkstats.kernels._types import Task
+from ntkstats.kernels.contraction._outer import SCRATCH
+from ntkstats.kernels.contraction._rows import is_wide
+from ntkstats.kernels.structured._choice import Choice
+from ntkstats.kernels.structured._structure import Structure
+from ntkstats.kernels.structured._structured import wanted_by
 from ntkstats.models import Model
 from ntkstats.typing import Inputs, Params, PyTree, State
 

@@ -14,22 +14,22 @@ import numpy as np
 from ntkstats.collectors import Collector, Program
 from ntkstats.errors import RecordingError
 from ntkstats.models import Probe, as_model, on_probes, without_torch
-from ntkstats.recording._conductor import Conductor
-from ntkstats.recording._estimate import Overhead, measure_overhead
-from ntkstats.recording._groups import (
+from ntkstats.recording._schedule import RecordAt
+from ntkstats.recording.live._conductor import Conductor
+from ntkstats.recording.live._estimate import Overhead, measure_overhead
+from ntkstats.recording.live._groups import (
     check_collectors,
     check_schedule,
     group_collectors,
 )
-from ntkstats.recording._journal import Journal, Report
-from ntkstats.recording._memory import unpack
-from ntkstats.recording._meter import Meter
-from ntkstats.recording._outbox import Outbox
-from ntkstats.recording._schedule import RecordAt
-from ntkstats.recording._session import Session
-from ntkstats.recording._settings import open_store, settings_of
-from ntkstats.recording._sinks import Sink
-from ntkstats.recording._stacked import steps_of, unstack
+from ntkstats.recording.live._journal import Journal, Report
+from ntkstats.recording.live._memory import unpack
+from ntkstats.recording.live._meter import Meter
+from ntkstats.recording.live._outbox import Outbox
+from ntkstats.recording.live._session import Session
+from ntkstats.recording.live._settings import open_store, settings_of
+from ntkstats.recording.live._stacked import steps_of, unstack
+from ntkstats.recording.mirrors._sinks import Sink
 from ntkstats.typing import Array, PyTree
 
 

@@ -17,7 +17,8 @@ import pytest
 import ntkstats as nts
 from ntkstats.cli import _watch, main
 from ntkstats.errors import StoreError
-from ntkstats.recording import _lock, repair
+from ntkstats.recording import repair
+from ntkstats.recording.store import _lock
 from tests.cli.runs import command, environment
 from tests.cli.writer_child import recorder_of
 from tests.recording.helpers import MODEL, PROBE, state, weight_mean, weights

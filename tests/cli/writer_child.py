@@ -7,7 +7,8 @@ Each line on stdin is an order, answered on stdout once it is done: ``record`` t
 import sys
 import time
 
-from ntkstats.recording import RecordAt, Recorder, _store
+from ntkstats.recording import RecordAt, Recorder
+from ntkstats.recording.store import _store
 from tests.recording.helpers import MODEL, PROBE, state, weight_mean, weights
 
 # More than SQLite keeps in memory, so that half a record reaches the file.

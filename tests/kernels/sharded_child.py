@@ -17,8 +17,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ntkstats import kernels
 from ntkstats._compat import x64
-from ntkstats.kernels import _sharded
-from ntkstats.kernels._placement import axis_of
+from ntkstats.kernels.sharded import _sharded
+from ntkstats.kernels.sharded._placement import axis_of
 from ntkstats.spectrum import top_eigenvalues
 
 from .sharded_cases import FAST, KEY, SLOW, Case, budget, options, other, probe, system

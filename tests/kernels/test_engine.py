@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from ntkstats import kernels
 from ntkstats._compat import trace
 from ntkstats.errors import EngineWarning, KernelError
-from ntkstats.kernels import _decide, _structured
-from ntkstats.kernels._layout import Piece, pattern, reshaped, transposed
+from ntkstats.kernels import _decide
+from ntkstats.kernels.structured import _structured
+from ntkstats.kernels.structured._layout import Piece, pattern, reshaped, transposed
 from ntkstats.models import as_model
 
 from ..models.cases import plain_mlp

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from ntkstats import errors, kernels
-from ntkstats.kernels import _sharded
+from ntkstats.kernels.sharded import _sharded
 from ntkstats.models import Probe
 
 from .networks import X, mlp_params, system

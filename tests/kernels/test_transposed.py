@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ntkstats._compat import trace, x64
-from ntkstats.kernels._transposed import without_zeros
+from ntkstats.kernels.structured._transposed import without_zeros
 
 
 def zeros_between(graph):

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntkstats.kernels._contraction import contract
-from ntkstats.kernels._factors import Formed
-from ntkstats.kernels._rows import written
-from ntkstats.kernels._triangle import assembled, groups, mirrored
+from ntkstats.kernels.contraction._contraction import contract
+from ntkstats.kernels.contraction._factors import Formed
+from ntkstats.kernels.contraction._rows import written
+from ntkstats.kernels.contraction._triangle import assembled, groups, mirrored
 
 SPECS = {"all": "nrx,msx->nrms", "sum": "nrx,mrx->nm", "each": "nrx,mrx->rnm"}
 PAIRINGS = list(SPECS)

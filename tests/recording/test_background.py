@@ -17,8 +17,8 @@ from ntkstats import collectors
 from ntkstats.errors import RecordingWarning
 from ntkstats.models import as_model
 from ntkstats.recording import RecordAt, Recorder, open_run
-from ntkstats.recording._outbox import _MEASURING, _WAITING
-from ntkstats.recording._store import Store
+from ntkstats.recording.live._outbox import _MEASURING, _WAITING
+from ntkstats.recording.store._store import Store
 from tests.recording.helpers import MODEL, PROBE, state, train, weight_mean, weights
 
 EVERY = RecordAt.every(1)
@@ -292,7 +292,7 @@ def test_a_due_call_is_traced_once_and_never_again(tmp_path):
 CHILD = """
 import sys, time
 from ntkstats.recording import RecordAt, Recorder
-from ntkstats.recording._store import Store
+from ntkstats.recording.store._store import Store
 from tests.recording.helpers import MODEL, PROBE, state, weight_mean
 plain = Store.write
 def write(store, rows=(), **rest):

@@ -11,8 +11,8 @@ import ntkstats as nts
 from ntkstats import collectors
 from ntkstats.errors import RecordingError, ScheduleError
 from ntkstats.recording import RecordAt, Recorder, open_run
-from ntkstats.recording._budget import Budget
-from ntkstats.recording._groups import Group
+from ntkstats.recording.live._budget import Budget
+from ntkstats.recording.live._groups import Group
 from tests.recording.helpers import MODEL, PROBE, state, weight_mean
 
 EVERY = RecordAt.every(1)

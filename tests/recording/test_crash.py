@@ -14,7 +14,7 @@ import pytest
 
 from ntkstats.errors import StoreError
 from ntkstats.recording import RecordAt, Recorder, list_runs, open_run
-from ntkstats.recording._outbox import _MEASURING, _WAITING
+from ntkstats.recording.live._outbox import _MEASURING, _WAITING
 from tests.recording.helpers import MODEL, PROBE, state, weight_mean, weights
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ntkstats.errors import StoreError
-from ntkstats.recording._facts import facts
-from ntkstats.recording._json import differences, plain
+from ntkstats.recording.live._facts import facts
+from ntkstats.recording.store._json import differences, plain
 
 
 def git(folder, *arguments):

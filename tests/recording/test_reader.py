@@ -13,7 +13,7 @@ from ntkstats.collectors import Field
 from ntkstats.errors import RunMismatchError, RunNotFoundError, StoreError
 from ntkstats.models import Probe
 from ntkstats.recording import RecordAt, Recorder, export, list_runs, open_run, open_runs
-from ntkstats.recording._store import Row, Store, StoredField
+from ntkstats.recording.store._store import Row, Store, StoredField
 from tests.recording.helpers import MODEL, PROBE, state, train, weight_mean, weights
 
 

@@ -638,7 +638,7 @@ def test_the_database_holds_one_row_a_record(tmp_path):
 def test_a_clock_that_jumps_changes_no_record(tmp_path, monkeypatch):
     moments = iter([1e9, 5e9, 3.0, -7.0, 2e9, 2e9])
     recorder = recorder_at(tmp_path / "run")
-    monkeypatch.setattr("ntkstats.recording._session.time.time", lambda: next(moments, 0.0))
+    monkeypatch.setattr("ntkstats.recording.live._session.time.time", lambda: next(moments, 0.0))
     train(recorder, 0, 5)
     recorder.finish(state(5))
     ds = open_run(tmp_path / "run")

@@ -22,8 +22,9 @@ from ntkstats.errors import (
     SchemaVersionError,
     StoreError,
 )
-from ntkstats.recording import _arrays, _lock, _schema, open_run
-from ntkstats.recording._store import Row, Store, StoredField, failure, store_path
+from ntkstats.recording import open_run
+from ntkstats.recording.store import _arrays, _lock, _schema
+from ntkstats.recording.store._store import Row, Store, StoredField, failure, store_path
 
 FIELD = StoredField(Field("value", ("i",), (3,)), "step", "collector")
 META = {
@@ -155,7 +156,7 @@ def test_a_path_that_is_a_folder_is_refused(tmp_path):
 READ_ONLY = """
 import os, sys
 from ntkstats.errors import StoreError
-from ntkstats.recording._store import Store
+from ntkstats.recording.store._store import Store
 if os.getuid() == 0:
     os.setuid(65534)  # root may write everywhere
 try:

@@ -1,0 +1,1 @@
+"""Inner products of Jacobian rows, written out or kept as factors."""

@@ -1,0 +1,1 @@
+"""Mirrors of the scalars of each record, for other programs."""
