@@ -43,7 +43,8 @@ class Meter:
         listed = (probes,) if isinstance(probes, Probe) else tuple(probes)
         sound = all(isinstance(probe, Probe) for probe in listed)
         self._wants = extras_needed(collectors, listed if sound else ())
-        params, _ = self._split(obj)
+        self._differentiating: set[frozenset[str]] = set()
+        params, _ = self._split(obj, glance=True)
         self.shapes, self._signature = shapes_of(params), _signature(params)
         bind_key, carry_key = jax.random.split(key)
         self.program = bind(
@@ -105,19 +106,32 @@ class Meter:
         The caller may donate the buffers of ``obj`` at once (the runtime lets what was
         dispatched earlier read them first) and write to its NumPy arrays.
         """
-        params, state = self._split(obj)
-        if _signature(params) != self._signature:
-            check_shapes(self.shapes, shapes_of(params))
         wanted = self._wanted(names, extras)
         self.measured.add(names)
-        snapshot = Snapshot(step, *jax.tree.map(_owned, (params, state, wanted)))
-        return run_on_host(self.subset(names), self.carry, snapshot)
+        if self._model.glance is not None and names not in self._differentiating:
+            at_a_glance = self._snapshot(step, self._split(obj, glance=True), wanted)
+            try:
+                return run_on_host(self.subset(names), self.carry, at_a_glance)
+            except Exception:
+                # While JAX traces, hence once. Besides DerivativeNeededError it is what a plan
+                # for the whole state raises; any other error comes again below.
+                self._differentiating.add(names)
+        return run_on_host(
+            self.subset(names), self.carry, self._snapshot(step, self._split(obj), wanted)
+        )
+
+    def _snapshot(
+        self, step: int, known: tuple[Params, State], extras: Mapping[str, Any]
+    ) -> Snapshot:
+        if _signature(known[0]) != self._signature:
+            check_shapes(self.shapes, shapes_of(known[0]))
+        return Snapshot(step, *jax.tree.map(_owned, (*known, extras)))
 
     def wait_for(self, obj: Any) -> None:
         """Return when ``obj`` is computed, so that its time is not taken for ours."""
         jax.block_until_ready(obj)
 
-    def _split(self, obj: Any) -> tuple[Params, State]:
+    def _split(self, obj: Any, *, glance: bool = False) -> tuple[Params, State]:
         if any(is_tracer(leaf) for leaf in jax.tree.leaves(obj)):
             msg = (
                 "the recorder was called while JAX traces the training step (inside jit, scan or "
@@ -125,6 +139,8 @@ class Meter:
                 "recorder.bind(obj) returns and store the result with recorder.extend"
             )
             raise RecordingError(msg)
+        if glance and self._model.glance is not None:
+            return self._model.glance(obj)
         return self._model.split(obj)
 
     def _wanted(self, names: frozenset[str], extras: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,6 @@
-r"""Linear layers: the Jacobian in a weight is a product, and its Gram matrix needs no entry of it.
+"""Linear layers: seeing what they are given, and differentiating in what they give.
 
-With inputs :math:`a_{nt}` of a layer (sample n, position t) and derivatives :math:`g_{nct}` of
-output c in what the layer gives, the row of the Jacobian is :math:`\sum_t g_{nct} a_{nt}^T`, and
-the product of two rows is :math:`\sum_{ts} (a_{nt} \cdot a_{ms}) (g_{nct} \cdot g_{mds})`
-(Novak, Sohl-Dickstein, Schoenholz, 2022). A zero added to what the layer gives, the tap, has the
-derivative g.
+A zero that is added to what a layer gives, the tap, has the derivative that would reach it there.
 """
 
 from __future__ import annotations
@@ -114,47 +110,3 @@ def inputs_of(layers: Mapping[str, nn.Linear]) -> Iterator[dict[str, list[Tensor
 
     with replaced(layers, forward):
         yield seen
-
-
-def gram(a: Tensor, g: Tensor, sample: Tensor, most: int) -> Tensor:
-    """The kernel of one weight in float64.
-
-    Parameters
-    ----------
-    a
-        ``(S, T, in)``: inputs of the layer.
-    g
-        ``(M, T, out)``: derivatives of M outputs in what the layer gives.
-    sample
-        ``(M,)``: which of the S samples each output is of.
-    most
-        Bytes for what is in between.
-
-    Returns
-    -------
-    Tensor
-        ``(M, M)``.
-    """
-    a, g = a.double(), g.double()
-    between = torch.einsum("nti,msi->ntms", a, a)
-    step = max(1, most // (8 * g.shape[1] ** 2 * len(g)))
-    parts = []
-    for rows, of in zip(g.split(step), sample.split(step), strict=True):
-        products = torch.einsum("rto,mso->rtms", rows, g)
-        parts.append((products * between[of][:, :, sample]).sum((1, 3)))
-    return torch.cat(parts)
-
-
-def root(matrix: Tensor) -> Tensor:
-    """``R`` with ``R R^T`` equal to a Gram matrix up to the rounding of float32."""
-    if not matrix.isfinite().all():  # training has diverged; a solver would fail
-        return torch.full_like(matrix, torch.nan)
-    # A Gram matrix squares sizes: rounding of float64 here is that of float32 in R.
-    shift = 8 * torch.finfo(matrix.dtype).eps * matrix.trace()
-    lower, failed = torch.linalg.cholesky_ex(
-        matrix + shift * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    )
-    if not failed:
-        return lower
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.clamp(min=0).sqrt()
