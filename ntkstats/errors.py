@@ -54,6 +54,14 @@ class ComplexOutputError(ModelError):
     """
 
 
+class DerivativeNeededError(ModelError):
+    """What `Model.glance` gave was differentiated.
+
+    A glance leaves out what only derivatives need. Use what `Model.split` gives; a recorder does
+    that by itself for collectors that differentiate.
+    """
+
+
 class CoupledSamplesError(ModelError):
     """One sample's output changes when another sample changes.
 

@@ -43,6 +43,11 @@ class Model:
         ``on_probes(probes, precision, budget_bytes) -> (model, probes)`` for a network that runs
         outside JAX and has to know its inputs beforehand: the model on these inputs, and the
         probes that stand for them there. None for all others. A recorder calls it.
+    glance
+        ``glance(obj) -> (params, state)`` where derivatives cost `split` much: without what only
+        they need; `apply` then raises
+        [`DerivativeNeededError`][ntkstats.errors.DerivativeNeededError] when it is
+        differentiated. None where `split` is cheap.
     """
 
     split: Callable[[Any], tuple[Params, State]]
@@ -52,6 +57,7 @@ class Model:
     covers: str = "all"
     description: str = ""
     on_probes: OnProbes | None = None
+    glance: Callable[[Any], tuple[Params, State]] | None = None
 
 
 def on_probes(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from ntkstats.errors import RecordingError
 from ntkstats.recording import Recorder
+from ntkstats.torch._scope import Scope
 
 
-class Attached:
+class Attached(Scope):
     """A recorder on an optimiser; from [`attach`][ntkstats.torch.attach].
 
     Attributes
@@ -61,21 +61,13 @@ class Attached:
         extras = {} if self._extras is None else self._extras()
         return self._recorder.finish(self._obj, self.step, **extras)
 
-    def __enter__(self) -> Self:
-        return self
+    def _complete(self) -> None:
+        self.finish()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.finish()
-            return
+    def _interrupt(self, error: BaseException) -> None:
         self.remove()
         if self._recorder is not None:
-            self._recorder.__exit__(kind, error, trace)
+            self._recorder.__exit__(type(error), error, error.__traceback__)
 
 
 def attach(

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from ntkstats.collectors import Collector
 from ntkstats.errors import DependencyError
-from ntkstats.models import Probe
-from ntkstats.torch._deferred import Deferred
+from ntkstats.torch._callback import RecordingCallback
 
 try:
     from transformers import TrainerCallback
@@ -22,7 +17,7 @@ except ImportError as error:
     raise DependencyError(_msg) from error
 
 
-class HuggingFaceCallback(TrainerCallback):
+class HuggingFaceCallback(RecordingCallback, TrainerCallback):
     """Records before every optimiser step of the ``Trainer`` of transformers.
 
     Steps are those of ``state.global_step``: accumulated gradients count once, and a run that is
@@ -46,20 +41,10 @@ class HuggingFaceCallback(TrainerCallback):
     run as interrupted, otherwise it counts as killed. All records are safe either way.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        model: Any,
-        probes: Probe | Sequence[Probe],
-        collectors: Collector | Sequence[Collector],
-        **options: Any,
-    ) -> None:
-        self._deferred = Deferred(path, model, probes, collectors, options)
-
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Open the run."""
         if state.is_world_process_zero:
-            self._deferred.open()
+            self._open()
 
     def on_pre_optimizer_step(
         self,
@@ -70,7 +55,7 @@ class HuggingFaceCallback(TrainerCallback):
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
         """Record if the step is due."""
-        self._deferred.record(state.global_step, model)
+        self._record(state.global_step, model)
 
     def on_train_end(
         self,
@@ -81,16 +66,4 @@ class HuggingFaceCallback(TrainerCallback):
         **kwargs: Any,  # noqa: ARG002
     ) -> None:
         """Record the final state."""
-        self._deferred.finish(state.global_step, model)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._deferred.interrupt(error)
+        self._finish(state.global_step, model)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ntkstats._compat import loaded
-from ntkstats.collectors import Collector
 from ntkstats.errors import DependencyError
-from ntkstats.models import Probe
-from ntkstats.torch._deferred import Deferred
+from ntkstats.torch._callback import RecordingCallback
 
 # Two names of one library whose classes do not know each other: the program's own is meant.
 _ITS_OWN = loaded("pytorch_lightning") is not None and loaded("lightning.pytorch") is None
@@ -29,7 +25,7 @@ else:
         raise DependencyError(_msg) from error
 
 
-class LightningCallback(Callback):
+class LightningCallback(RecordingCallback, Callback):
     """Records before every optimiser step of a Lightning ``Trainer``.
 
     Steps are those of ``trainer.global_step``: accumulated gradients count once, a run that is
@@ -52,29 +48,19 @@ class LightningCallback(Callback):
     as interrupted.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        model: Any,
-        probes: Probe | Sequence[Probe],
-        collectors: Collector | Sequence[Collector],
-        **options: Any,
-    ) -> None:
-        self._deferred = Deferred(path, model, probes, collectors, options)
-
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         """Open the run."""
         if trainer.is_global_zero:
-            self._deferred.open()
+            self._open()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:  # noqa: ARG002
         """Record if the step is due."""
-        self._deferred.record(trainer.global_step, pl_module)
+        self._record(trainer.global_step, pl_module)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Record the final state."""
-        self._deferred.finish(trainer.global_step, pl_module)
+        self._finish(trainer.global_step, pl_module)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
         """Mark the run as interrupted."""
-        self._deferred.interrupt(exception)
+        self._interrupt(exception)

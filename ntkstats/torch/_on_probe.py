@@ -32,8 +32,8 @@ def on_probe(
 
     A recorder does this by itself. ``model.split(module)`` computes outputs and Jacobian on the
     probes with `torch.func`, on the device of the module, in evaluation mode. Each parameter
-    array is turned so that its Jacobian has no more columns than rows; kernels, norms and
-    distances do not change by that.
+    array is turned so that its Jacobian has no more columns than rows (for weights of linear
+    layers without forming it); kernels, norms and distances do not change by that.
 
     Parameters
     ----------

@@ -3,11 +3,13 @@
 *Nothing due*: the same number of training steps with a recorder (or watch) that is never due,
 against the loop without it. *A record*: what training with a record at every step takes longer
 than without, per record, against the floor: the engine's kernel and its eigenvalues, compiled as
-one function and left on the device. Records are on disk before the clock stops.
+one function and left on the device; for torch, the Jacobian by ``torch.func``, the kernel and its
+eigenvalues. Records are on disk before the clock stops.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -44,14 +46,22 @@ SEEDS = 4
 SEEDS_BAR = 6.0
 
 
-def loops(system: _systems.System, folder: Path) -> Iterator[tuple[str, Loop]]:
-    """Every kind of loop, with its name in the table."""
-    yield "Python, linen TrainState", linen_loop(system, WIDTHS, folder / "linen")
-    yield "Python, nnx", nnx_loop(system, WIDTHS, folder / "nnx")
-    yield "Python, equinox", equinox_loop(system, WIDTHS, folder / "equinox")
-    yield "watch.scan", scan_loop(system, folder / "scan", "scan")
-    yield "lax.scan, measure_if", scan_loop(system, folder / "gate", "gate")
-    yield "lax.scan, optax chain", scan_loop(system, folder / "chain", "chain")
+def loops(
+    system: _systems.System, folder: Path, least: Callable[[], Any]
+) -> Iterator[tuple[str, Loop, Callable[[], Any]]]:
+    """Every kind of loop, with its name in the table, and the floor of its records."""
+    yield "Python, linen TrainState", linen_loop(system, WIDTHS, folder / "linen"), least
+    yield "Python, nnx", nnx_loop(system, WIDTHS, folder / "nnx"), least
+    yield "Python, equinox", equinox_loop(system, WIDTHS, folder / "equinox"), least
+    yield "watch.scan", scan_loop(system, folder / "scan", "scan"), least
+    yield "lax.scan, measure_if", scan_loop(system, folder / "gate", "gate"), least
+    yield "lax.scan, optax chain", scan_loop(system, folder / "chain", "chain"), least
+    if importlib.util.find_spec("torch") is not None:
+        from studies.benchmarks import _torch_loop
+
+        loop = _torch_loop.torch_loop(system, WIDTHS, folder / "torch")
+        name = f"Python, torch ({_torch_loop.SAMPLES} samples)"
+        yield name, loop, _torch_loop.torch_floor(loop, system)
 
 
 def record_row(name: str, loop: Loop, least: Callable[[], Any], repeats: int = 9) -> Row:
@@ -82,7 +92,7 @@ def run() -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for name, loop in loops(system, folder):
+        for name, loop, own in loops(system, folder, least):
             idle = alternate(
                 f"{name}: nothing due, {IDLE_STEPS} steps",
                 partial(loop.idle, IDLE_STEPS),
@@ -91,7 +101,7 @@ def run() -> list[Row]:
             )
             more = loop.traces["idle"] - loop.traces["bare"]
             rows.append(replace(idle, more={"traced more often": Cell(more, bar=2)}))
-            rows.append(record_row(name, loop, least))
+            rows.append(record_row(name, loop, own))
         for kind, name in (("scan", "watch.scan"), ("gate", "lax.scan, measure_if")):
             many, one = (
                 scan_loop(system, folder / f"{kind}_{seeds}", kind, seeds=seeds)

@@ -44,6 +44,12 @@ class AlwaysDrops(nn.Sequential):
         return nn.functional.dropout(super().forward(x), 0.5, training=True)
 
 
+class WritesInput(nn.Linear):
+    def forward(self, x):
+        x += 1
+        return super().forward(x)
+
+
 class InPlace(nn.Module):
     """Adds into a tensor made on the way: right, but not under a vmap over samples."""
 
@@ -98,6 +104,20 @@ def split(module, **options):
     on_probe(nts.as_model(module, **options), nts.Probe(x))[0].split(module)
 
 
+def split_twice(change):
+    """A module whose trainable parameters change between two records."""
+    module, (x, _) = networks.mlp(), networks.digits(4)
+    module[0].bias.requires_grad_(False)
+    model, _ = on_probe(module, nts.Probe(x))
+    model.split(module)
+    change(module)
+    model.split(module)
+
+
+def norm_over_the_batch():
+    return nn.Sequential(nn.Linear(64, 5), nn.BatchNorm1d(5, track_running_stats=False))
+
+
 CASES = {
     "statistics": (lambda: split(WritesStatistics()), errors.ModelError, "(buffer|channel)"),
     "buffer": (lambda: split(CountsCalls()), errors.ModelError, "writes to its buffer 'calls'"),
@@ -115,6 +135,46 @@ CASES = {
         errors.CoupledSamplesError,
         "running statistics",
     ),
+    "norm without statistics, one row a sample": (
+        lambda: split(norm_over_the_batch()),
+        errors.CoupledSamplesError,
+        r"BatchNorm1d '1' with track_running_stats=False .* coupled=True",
+    ),
+    "input": (
+        lambda: split(linear(WritesInput)),
+        errors.ModelError,
+        "writes to its input in place; expected .* inplace=False",
+    ),
+    "input, coupled": (
+        lambda: split(linear(WritesInput), coupled=True),
+        errors.ModelError,
+        "writes to its input in place",
+    ),
+    "first activation": (
+        lambda: split(nn.Sequential(nn.ReLU(inplace=True), linear())),
+        errors.ModelError,
+        "writes to its input in place",
+    ),
+    "unfrozen": (
+        lambda: split_twice(lambda module: module[0].bias.requires_grad_(True)),
+        errors.ParamsError,
+        r"1 only now \('0\.bias'\)\. Expected the same ones throughout",
+    ),
+    "frozen in between": (
+        lambda: split_twice(lambda module: module[3].requires_grad_(False)),
+        errors.ParamsError,
+        r"2 no longer \('3\.bias', '3\.weight'\).*params_filter=",
+    ),
+    "exchanged": (
+        lambda: split_twice(
+            lambda module: (
+                module[0].bias.requires_grad_(True),
+                module[0].weight.requires_grad_(False),
+            )
+        ),
+        errors.ParamsError,
+        r"1 no longer \('0\.weight'\) and 1 only now \('0\.bias'\)",
+    ),
     "mean": (lambda: split(linear(Mean)), errors.ModelError, "mean over the batch"),
     "labels": (lambda: split(linear(Labels)), errors.ModelError, "no derivative"),
     "cache": (lambda: split(linear(Cache)), errors.ModelError, "'cache' is a object; expected"),
@@ -122,7 +182,12 @@ CASES = {
     "frozen": (
         lambda: split(linear().requires_grad_(False)),
         errors.ParamsError,
-        "no real floating",
+        r"no trainable parameters \(all 2 have requires_grad=False\)",
+    ),
+    "without parameters": (
+        lambda: split(nn.Flatten()),
+        errors.ParamsError,
+        r"no trainable parameters \(it has none at all\).*requires_grad=True",
     ),
     "filter": (
         lambda: split(linear(), params_filter="nothing/*"),

@@ -7,7 +7,7 @@ import warnings
 import jax
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ntkstats.errors import CoupledSamplesError, EngineWarning, ModelError, NtkStatsError
 from ntkstats.models._probe import Probe, describe_shapes
@@ -28,8 +28,8 @@ def checked_rows(network: Network, probe: Probe) -> Rows:
     Raises
     ------
     ModelError
-        It fails on the probe, draws random numbers, writes to its buffers, or its outputs have
-        no sample axis.
+        It fails on the probe, draws random numbers, writes to its buffers or inputs, or its
+        outputs have no sample axis.
     CoupledSamplesError
         Samples interact and that was not declared.
     """
@@ -41,6 +41,9 @@ def checked_rows(network: Network, probe: Probe) -> Rows:
     except NtkStatsError:
         raise
     except Exception as error:
+        # What torch says when a sample alone is to have a variance.
+        if "more than 1 value per channel" in str(error) and not network.coupled:
+            _refuse_norms_over_the_batch(network, error)
         msg = (
             f"{network.name} fails on the probe {probe.name!r} of shape "
             f"{describe_shapes(probe.x)}: {type(error).__name__}: {error} Expected inputs that "
@@ -54,14 +57,13 @@ def _check_outputs(network: Network, probe: Probe) -> None:
     used = np.unique(np.linspace(0, probe.n - 1, min(probe.n, MAX_SAMPLES)).astype(int))
     moving = network.weights.moving
     if network.coupled:
-        batch = network.batch(probe.x)
-        check_heads(network, network.heads(moving, batch), probe.n)
-        _check_repeatable(network, batch)
+        batch = network.batch(jax.tree.map(np.array, probe.x))
+        _check_repeatable(network, batch, probe.n)
         return
     batch = network.batch(jax.tree.map(lambda leaf: np.asarray(leaf)[used], probe.x))
-    first = jax.tree.map(lambda leaf: leaf[:1], batch)
-    check_heads(network, network.heads(moving, first), 1)
-    _check_repeatable(network, first)
+    # One sample says what is wrong with shapes; the draws of many do not agree by chance.
+    for n in (1, len(used)):
+        _check_repeatable(network, jax.tree.map(lambda leaf, n=n: leaf[:n], batch), n)
     # A last layer of zeros hides everything before it; hence also parameters a step away.
     for values in (moving, _nudged(moving)):
         whole = network.heads(values, batch)
@@ -88,9 +90,20 @@ def _compare(
         raise CoupledSamplesError(msg)
 
 
-def _check_repeatable(network: Network, batch: PyTree) -> None:
+def _check_repeatable(network: Network, batch: PyTree, n: int) -> None:
+    """Call it twice on the same samples, which must neither change nor give something else."""
     moving = network.weights.moving
-    ours, again = (network.heads(moving, batch) for _ in range(2))
+    versions = [leaf._version for leaf in jax.tree.leaves(batch)]
+    ours = network.heads(moving, batch)
+    check_heads(network, ours, n)
+    if versions != [leaf._version for leaf in jax.tree.leaves(batch)]:
+        msg = (
+            f"{network.name} writes to its input in place; expected a forward that only reads it, "
+            "since one input serves many evaluations. Write x = x + ... instead of x += ..., give "
+            "the first activation inplace=False, or start with x = x.clone()."
+        )
+        raise ModelError(msg)
+    again = network.heads(moving, batch)
     for head, value in ours.items():
         # The generator has moved on in between; rounding may differ on a GPU.
         if not torch.allclose(value, again[head], rtol=TOLERANCE, equal_nan=True):
@@ -100,6 +113,20 @@ def _check_repeatable(network: Network, batch: PyTree) -> None:
                 "depend on self.training."
             )
             raise ModelError(msg)
+
+
+def _refuse_norms_over_the_batch(network: Network, error: Exception) -> None:
+    for path, layer in network.module.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None:
+            msg = (
+                f"samples of {network.name} interact: {type(layer).__name__} "
+                f"{path or 'itself'!r} with track_running_stats=False takes mean and variance "
+                "from the batch, also in evaluation mode, and a sample alone has no output. "
+                "Expected every output to depend on its own input only. Track running statistics, "
+                "take GroupNorm or LayerNorm, or declare the interaction with as_model(..., "
+                "coupled=True)."
+            )
+            raise CoupledSamplesError(msg) from error
 
 
 def _nudged(moving: Moving) -> Moving:

@@ -3,12 +3,13 @@ r"""The Jacobian, parameter array by parameter array, in coordinates that hold n
 M rows of a Jacobian span at most M directions of a parameter array. An orthogonal change of basis
 of that array, ``J^T = Q R``, puts all of them into its first M coordinates: R (M x M) serves
 instead of J (M x P), and every kernel stays what it is, since ``J J^T = R^T R``. R is built up
-from pieces of the array, so that no more of J than the budget allows exists at any time.
+from pieces of the array, so that no more of J than the budget allows exists at any time. For the
+weights of linear layers, where most parameters are, not even pieces are needed (`_products`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,28 +18,12 @@ from torch import Tensor
 
 from ntkstats.errors import BudgetError
 from ntkstats.models._torch._network import Moving, Network
+from ntkstats.models._torch._products import products_of, roots, solvable
 from ntkstats.models._torch._rows import Rows
-from ntkstats.typing import PyTree
+from ntkstats.models._torch._sides import Side, chunks
 
 # Of the budget, a third each holds rows, their factorisation, and the backward pass.
 SHARES = 3
-MOST_ROWS = 1024
-
-
-class Side(NamedTuple):
-    """One set of inputs.
-
-    Attributes
-    ----------
-    samples
-        Tensors with one axis of samples in front.
-    n, width
-        Number of samples (1 if they interact) and of outputs of each.
-    """
-
-    samples: PyTree
-    n: int
-    width: int
 
 
 class Piece(NamedTuple):
@@ -77,28 +62,45 @@ def factors(
     BudgetError
     """
     m = sum(side.n * side.width for side in sides)
-    sizes = {name: value.numel() for name, value in network.weights.moving.items()}
-    width = max(value.element_size() for value in network.weights.moving.values())
+    products = products_of(network, rows, sides, m, budget // SHARES)
+    weights = network.weights.moving
+    taps = {n: product.taps(n, weights[n]) for n, product in products.items()}
+    zeros = {n: zero for group in taps.values() for n, zero in group.items()}
+    moving = {n: value for n, value in weights.items() if n not in products} | zeros
+    sizes = {name: value.numel() for name, value in moving.items()}
+    width = max(value.element_size() for value in moving.values())
+    tapped = network._replace(
+        layers={n: product.layer for n, product in products.items()},
+        weights=network.weights._replace(still=network.weights.still | zeros),
+    )
     outputs: list[Tensor] = []
     found: dict[str, list[Tensor]] = {name: [] for name in sizes}
     for group in passes(sizes, m, width, budget):
-        moving = {p.name: network.weights.moving[p.name] for p in group}
+        some = {p.name: moving[p.name] for p in group}
         held = {
             p: torch.empty((m, p.stop - p.start), dtype=v.dtype, device=v.device)
-            for p, v in zip(group, moving.values(), strict=True)
+            for p, v in zip(group, some.values(), strict=True)
         }
-        one = sum(sizes[name] for name in moving) * width + saved
-        outputs = _fill(network, rows, sides, moving, held, budget // SHARES // one)
+        one = sum(sizes[name] for name in some) * width + saved
+        outputs = _fill(tapped, rows, sides, some, held, budget // SHARES // one)
         for piece in group:
             block = held.pop(piece)
-            if sizes[piece.name] > m:
+            if sizes[piece.name] > m and piece.name in weights:
                 block = _triangle(found[piece.name], block)
             found[piece.name].append(block)
     jacobian = {
         name: (blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1))
         for name, blocks in found.items()
     }
-    return outputs, jacobian
+    if products:
+        derivatives = {
+            name: torch.cat(
+                [jacobian.pop(n).reshape(m, -1, product.layer.out_features) for n in taps[name]], 1
+            )
+            for name, product in products.items()
+        }
+        jacobian |= roots(network, products, sides, derivatives, budget // SHARES, saved)
+    return outputs, {name: jacobian[name] for name in weights}
 
 
 def passes(sizes: Mapping[str, int], m: int, width: int, budget: int) -> list[list[Piece]]:
@@ -181,16 +183,6 @@ def _fill(
     return outputs
 
 
-def chunks(n: int, width: int, most: int) -> Iterator[tuple[int, int, int, int]]:
-    """Ranges of samples and of outputs, at most ``most`` rows each."""
-    most = max(1, min(most, MOST_ROWS))
-    columns = min(width, most)
-    step = max(1, most // columns)
-    for first in range(0, n, step):
-        for start in range(0, width, columns):
-            yield first, min(n, first + step), start, min(width, start + columns)
-
-
 def _triangle(above: list[Tensor], block: Tensor) -> Tensor:
     """R^T of the rows seen so far, where ``above`` holds that of the earlier pieces."""
     whole = torch.cat([*above, block], 1)
@@ -198,7 +190,4 @@ def _triangle(above: list[Tensor], block: Tensor) -> Tensor:
     m = whole.shape[0]
     if whole.shape[1] <= m:
         return whole
-    # Other devices than these have no factorisation.
-    if whole.device.type not in ("cpu", "cuda"):
-        whole = whole.cpu()
-    return torch.linalg.qr(whole.T, mode="r").R.T
+    return torch.linalg.qr(solvable(whole).T, mode="r").R.T

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,16 +24,15 @@ from ntkstats.models._filter import ParamsFilter, check_filter, describe_filter
 from ntkstats.models._heads import Heads
 from ntkstats.models._model import Model
 from ntkstats.models._probe import Probe
+from ntkstats.models._torch._apply import REST, apply
 from ntkstats.models._torch._checks import checked_rows
-from ntkstats.models._torch._factor import Side, factors
+from ntkstats.models._torch._factor import SHARES, factors
 from ntkstats.models._torch._module import evaluation, torch_module_of, unwrapped
 from ntkstats.models._torch._network import Network, Pick, picker
 from ntkstats.models._torch._rows import WAYS, Rows, saved_bytes
-from ntkstats.models._torch._weights import check_unwritten, slashed, weights_of
-from ntkstats.typing import Array, Inputs, Outputs, Params, State
-
-REST = ".rest"
-"""Ends the names of coordinates on which no output depends; names of parameters have no dot."""
+from ntkstats.models._torch._sides import Side, chunks
+from ntkstats.models._torch._weights import check_same, check_unwritten, slashed, weights_of
+from ntkstats.typing import Params, State
 
 
 class _Options(NamedTuple):
@@ -42,6 +41,30 @@ class _Options(NamedTuple):
     params_filter: ParamsFilter
     coupled: bool
     split: Callable[[Any], Any] | None
+
+
+class _Learnt(NamedTuple):
+    """What the first split found out.
+
+    Attributes
+    ----------
+    way
+        How rows of the Jacobian are made.
+    saved
+        Bytes that one sample leaves behind for its backward pass.
+    names
+        Parameters that are differentiated.
+    shapes
+        ``{head: shape of one output}`` for each probe.
+    rows
+        Samples times outputs of all probes.
+    """
+
+    way: Rows
+    saved: int
+    names: tuple[str, ...]
+    shapes: tuple[dict[str, tuple[int, ...]], ...]
+    rows: int
 
 
 def torch_model(
@@ -66,10 +89,12 @@ def torch_model(
         probes: Sequence[Probe], precision: str | None, budget_bytes: int | None
     ) -> tuple[Model, tuple[Probe, ...]]:
         wide = precision == "float64"
+        measured = _measurer(options, tuple(probes), wide=wide, budget=budget_bytes)
         fixed = replace(
             model,
-            split=_splitter(options, tuple(probes), wide=wide, budget=budget_bytes),
-            apply=_apply,
+            split=measured,
+            glance=partial(measured, derivatives=False),
+            apply=apply,
             on_probes=None,
         )
         return fixed, tuple(stand_in(probe) for probe in probes)
@@ -100,12 +125,12 @@ def stand_in(probe: Probe) -> Probe:
     return replace(probe, x=index, _digest=probe.hash)
 
 
-def _splitter(
+def _measurer(
     options: _Options, probes: tuple[Probe, ...], *, wide: bool, budget: int | None
-) -> Callable[[Any], tuple[Params, State]]:
-    known: list[tuple[Rows, int]] = []  # how rows are made, found at the first split
+) -> Callable[..., tuple[Params, State]]:
+    learnt: list[_Learnt] = []  # at the first split
 
-    def split(obj: Any) -> tuple[Params, State]:
+    def measured(obj: Any, *, derivatives: bool = True) -> tuple[Params, State]:
         found = torch_module_of(obj if options.split is None else options.split(obj))
         if found is None:
             msg = (
@@ -118,39 +143,72 @@ def _splitter(
         with evaluation(module):
             weights = weights_of(module, options.params_filter, wide=wide)
             network = Network(module, weights, options.pick, options.kwargs, options.coupled)
-            if not known:
-                ways = [checked_rows(network, probe) for probe in probes]
-                slowest = max(ways, key=WAYS.index)
-                sample = jax.tree.map(
-                    lambda leaf: leaf[0], network.samples(network.batch(probes[0].x))
-                )
-                known.append((slowest, saved_bytes(network, sample)))
+            if not learnt:
+                learnt.append(_learn(network, probes))
+            check_same(module, learnt[0].names, weights)
             dtype = np.float64 if wide else np.float32
-            state = _state(network, probes, *known[0], _budget(network, budget), dtype)
+            whole = _state if derivatives else _outputs
+            state = whole(network, probes, learnt[0], _budget(network, budget), dtype)
             check_unwritten(module, weights)
-            return _params(network, state, dtype), state
+            return _params(network, learnt[0].rows, dtype), state
 
-    return split
+    return measured
 
 
-def _state(
-    network: Network, probes: Sequence[Probe], rows: Rows, saved: int, budget: int, dtype: type
-) -> dict[str, Any]:
-    """``{probe: {"outputs": {head: (N, *out)}, "jacobian": {head: [(N, C, k), ...]}}}``."""
-    shapes, sides = [], []
+def _learn(network: Network, probes: Sequence[Probe]) -> _Learnt:
+    """Check the module, and find out what stays as it is."""
+    ways = [checked_rows(network, probe) for probe in probes]
+    rows, shapes = 0, []
     for probe in probes:
         batch = network.batch(probe.x)
-        samples = network.samples(batch)
         one = batch if network.coupled else jax.tree.map(lambda leaf: leaf[:1], batch)
         with torch.no_grad():
             heads = network.heads(network.weights.moving, one)
         shapes.append({head: tuple(value.shape[1:]) for head, value in heads.items()})
-        n = 1 if network.coupled else probe.n
-        width = sum(value.numel() for value in heads.values())
-        sides.append(Side(samples, n, width))
-    outputs, jacobian = factors(network, rows, sides, budget, saved)
+        rows += probe.n * sum(int(np.prod(shape, dtype=int)) for shape in shapes[-1].values())
+    sample = jax.tree.map(lambda leaf: leaf[0], network.samples(network.batch(probes[0].x)))
+    return _Learnt(
+        way=max(ways, key=WAYS.index),
+        saved=saved_bytes(network, sample),
+        names=tuple(network.weights.moving),
+        shapes=tuple(shapes),
+        rows=rows,
+    )
+
+
+def _outputs(
+    network: Network, probes: Sequence[Probe], learnt: _Learnt, budget: int, dtype: type
+) -> dict[str, Any]:
+    """``{probe: {"outputs": {head: (N, *out)}}}``."""
+    most = budget // SHARES // max(1, learnt.saved)
+    state = {}
+    for probe in probes:
+        batch = network.batch(probe.x)
+        parts = []
+        for first, last, *_ in chunks(probe.n, 1, probe.n if network.coupled else most):
+            chunk = jax.tree.map(lambda leaf, a=first, b=last: leaf[a:b], batch)
+            with torch.no_grad():
+                parts.append(network.heads(network.weights.moving, chunk))
+        outputs = {head: torch.cat([part[head] for part in parts]) for head in parts[0]}
+        state[probe.name] = {"outputs": {h: _host(out, dtype) for h, out in outputs.items()}}
+    return state
+
+
+def _state(
+    network: Network, probes: Sequence[Probe], learnt: _Learnt, budget: int, dtype: type
+) -> dict[str, Any]:
+    """``{probe: {"outputs": {head: (N, *out)}, "jacobian": {head: [(N, C, k), ...]}}}``."""
+    sides = []
+    for probe, shape in zip(probes, learnt.shapes, strict=True):
+        samples = network.samples(network.batch(probe.x))
+        width = sum(int(np.prod(out, dtype=int)) for out in shape.values())
+        coupled = network.coupled
+        sides.append(
+            Side(samples, 1, probe.n * width) if coupled else Side(samples, probe.n, width)
+        )
+    outputs, jacobian = factors(network, learnt.way, sides, budget, learnt.saved)
     state, offset = {}, 0
-    for probe, side, shape, out in zip(probes, sides, shapes, outputs, strict=True):
+    for probe, side, shape, out in zip(probes, sides, learnt.shapes, outputs, strict=True):
         stop = offset + side.n * side.width
         blocks = [
             _host(j[offset:stop], dtype).reshape(probe.n, -1, j.shape[1]) for j in jacobian.values()
@@ -173,70 +231,23 @@ def _by_head(
     return {"outputs": outputs, "jacobian": jacobian}
 
 
-def _params(
-    network: Network, state: Mapping[str, Any], dtype: type
-) -> OrderedDict[str, np.ndarray]:
+def _params(network: Network, rows: int, dtype: type) -> OrderedDict[str, np.ndarray]:
     """The parameters, flat and in the module's order; each in two leaves if its rows were turned.
 
     The first leaf has as many entries as the Jacobian has coordinates there, the second one the
     rest, so that norms and distances are those of the parameters.
     """
-    heads = next(iter(state.values()))["jacobian"]
-    widths = [block.shape[-1] for block in next(iter(heads.values()))]
     params: OrderedDict[str, np.ndarray] = OrderedDict()
-    for (name, value), width in zip(network.weights.moving.items(), widths, strict=True):
+    for name, value in network.weights.moving.items():
         path, flat = slashed(name), _host(value, dtype).reshape(-1)
-        if width == flat.size:
+        if flat.size <= rows:
             params[path] = flat
         else:
             # A parameter of the root is its own layer.
             first = path if "/" in path else f"{path}/0"
             rest = path + REST if "/" in path else f"{path}/{REST}"
-            params[first], params[rest] = flat[:width], flat[width:]
+            params[first], params[rest] = flat[:rows], flat[rows:]
     return params
-
-
-def _apply(params: Params, state: State, x: Inputs) -> Outputs:
-    """The outputs of the probe's rows, with their derivatives."""
-    ((probe, index),) = x.items()
-    known = state[probe]
-    leaves = [leaf for path, leaf in params.items() if not path.endswith(REST)]
-    result = {}
-    for head, outputs in known["outputs"].items():
-        value = jnp.asarray(outputs)[index]
-        flat = value.reshape(value.shape[0], -1)
-        for leaf, block in zip(leaves, known["jacobian"][head], strict=True):
-            flat = flat + _moved(leaf, jnp.asarray(block)[index])
-        result[head] = flat.reshape(value.shape)
-    return result
-
-
-@jax.custom_jvp
-def _moved(theta: Array, rows: Array) -> Array:  # noqa: ARG001
-    """Zeros ``(n, C)`` whose derivative in ``theta`` are the rows."""
-    return jnp.zeros(rows.shape[:-1], rows.dtype)
-
-
-@_moved.defjvp
-def _moved_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    theta, rows = primals
-    change = jnp.einsum("nck,k->nc", _to_first_order(rows, theta), tangents[0])
-    return _moved(theta, rows), change
-
-
-@jax.custom_jvp
-def _to_first_order(rows: Array, theta: Array) -> Array:  # noqa: ARG001
-    return rows
-
-
-@_to_first_order.defjvp
-def _refuse(primals: Any, tangents: Any) -> NoReturn:  # noqa: ARG001
-    msg = (
-        "a second derivative of a torch module was asked for; expected first ones only, since "
-        "JAX knows its outputs and its Jacobian and nothing else. Measure curvature in torch and "
-        "pass it to the recorder by keyword."
-    )
-    raise ModelError(msg)
 
 
 def _host(tensor: Tensor, dtype: type) -> np.ndarray:

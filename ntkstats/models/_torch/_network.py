@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -13,6 +14,7 @@ from torch.func import functional_call
 
 from ntkstats.errors import ModelError
 from ntkstats.models._heads import Heads, head_picker
+from ntkstats.models._torch._linear import tapped
 from ntkstats.models._torch._weights import Weights, in_precision
 from ntkstats.typing import PyTree
 
@@ -36,6 +38,8 @@ class Network(NamedTuple):
         Keywords of every call.
     coupled
         True if the samples of a batch interact: the batch then counts as one sample.
+    layers
+        ``{name of its weight: layer}`` where a tap is differentiated instead of the weight.
     """
 
     module: nn.Module
@@ -43,6 +47,7 @@ class Network(NamedTuple):
     pick: Pick
     kwargs: Mapping[str, Any]
     coupled: bool
+    layers: Mapping[str, nn.Linear] = MappingProxyType({})
 
     @property
     def name(self) -> str:
@@ -67,7 +72,8 @@ class Network(NamedTuple):
         # Ties are made here: torch would swap a module that has two names twice, and leave it so.
         placed = {slot: values[name] for slot, name in self.weights.slots.items()}
         both = {**kwargs, **self.kwargs}
-        raw = functional_call(self.module, placed, args, both, tie_weights=False)
+        with tapped(self.layers, values):
+            raw = functional_call(self.module, placed, args, both, tie_weights=False)
         return self.pick(raw, batch)
 
     def flat(self, moving: Moving, sample: PyTree) -> Tensor:

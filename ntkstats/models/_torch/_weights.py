@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from torch import Tensor, nn
 
-from ntkstats.errors import ModelError
+from ntkstats.errors import ModelError, ParamsError
 from ntkstats.models._filter import ParamsFilter, partition
 
 
@@ -53,7 +54,7 @@ def weights_of(module: nn.Module, params_filter: ParamsFilter, *, wide: bool) ->
     Raises
     ------
     ParamsError
-        Nothing is left to differentiate, or a chosen parameter is complex.
+        Nothing has requires_grad, the filter leaves nothing, or a chosen parameter is complex.
     ModelError
         A parameter has no numbers yet.
     """
@@ -71,6 +72,15 @@ def weights_of(module: nn.Module, params_filter: ParamsFilter, *, wide: bool) ->
         for name, p in named.items()
         if p.requires_grad
     }
+    if not shapes:
+        held = f"all {len(named)} have requires_grad=False" if named else "it has none at all"
+        msg = (
+            f"{type(module).__name__} has no trainable parameters ({held}); expected some with "
+            "requires_grad=True, since the kernel is made of derivatives in these. Call "
+            "module.requires_grad_(True), or that of the layers that are trained, before "
+            "recording."
+        )
+        raise ParamsError(msg)
     kept, _ = partition(shapes, params_filter)
     moving = {
         name: _computed(p.detach(), wide=wide)
@@ -112,6 +122,32 @@ def check_unwritten(module: nn.Module, weights: Weights) -> None:
             "make it depend on self.training."
         )
         raise ModelError(msg)
+
+
+def check_same(module: nn.Module, before: Iterable[str], weights: Weights) -> None:
+    """Refuse a module of whose parameters others are trained than at first.
+
+    Raises
+    ------
+    ParamsError
+    """
+    was, now = set(before), set(weights.moving)
+    if was == now:
+        return
+    changes = [
+        f"{len(names)} {verb} ({', '.join(map(repr, sorted(names)[:3]))}"
+        f"{', ...' if len(names) > 3 else ''})"
+        for names, verb in ((was - now, "no longer"), (now - was, "only now"))
+        if names
+    ]
+    msg = (
+        f"other parameters of {type(module).__name__} have requires_grad=True than at the first "
+        f"record: {' and '.join(changes)}. Expected the same ones throughout, since the kernel is "
+        "made of derivatives in these and would be another quantity. Choose the parameters that "
+        "are trained all the time with as_model(..., params_filter=), or finish this run and "
+        "record on in a new one when layers are frozen or unfrozen."
+    )
+    raise ParamsError(msg)
 
 
 def in_precision(value: Tensor, weights: Weights) -> Tensor:

@@ -43,7 +43,8 @@ class Meter:
         listed = (probes,) if isinstance(probes, Probe) else tuple(probes)
         sound = all(isinstance(probe, Probe) for probe in listed)
         self._wants = extras_needed(collectors, listed if sound else ())
-        params, _ = self._split(obj)
+        self._differentiating: set[frozenset[str]] = set()
+        params, _ = self._split(obj, glance=True)
         self.shapes, self._signature = shapes_of(params), _signature(params)
         bind_key, carry_key = jax.random.split(key)
         self.program = bind(
@@ -105,23 +106,37 @@ class Meter:
         The caller may donate the buffers of ``obj`` at once (the runtime lets what was
         dispatched earlier read them first) and write to its NumPy arrays.
         """
-        params, state = self._split(obj)
-        if _signature(params) != self._signature:
-            check_shapes(self.shapes, shapes_of(params))
         wanted = self._wanted(names, extras)
         self.measured.add(names)
-        snapshot = Snapshot(step, *jax.tree.map(_owned, (params, state, wanted)))
-        return run_on_host(self.subset(names), self.carry, snapshot)
+        if self._model.glance is not None and names not in self._differentiating:
+            at_a_glance = self._snapshot(step, self._split(obj, glance=True), wanted)
+            try:
+                return run_on_host(self.subset(names), self.carry, at_a_glance)
+            except Exception:
+                # While JAX traces, hence once. Besides DerivativeNeededError it is what a plan
+                # for the whole state raises; any other error comes again below.
+                self._differentiating.add(names)
+        return run_on_host(
+            self.subset(names), self.carry, self._snapshot(step, self._split(obj), wanted)
+        )
+
+    def _snapshot(
+        self, step: int, known: tuple[Params, State], extras: Mapping[str, Any]
+    ) -> Snapshot:
+        if _signature(known[0]) != self._signature:
+            check_shapes(self.shapes, shapes_of(known[0]))
+        return Snapshot(step, *jax.tree.map(_owned, (*known, extras)))
 
     def wait_for(self, obj: Any) -> None:
         """Return when ``obj`` is computed, so that its time is not taken for ours."""
         jax.block_until_ready(obj)
 
-    def _split(self, obj: Any) -> tuple[Params, State]:
+    def _split(self, obj: Any, *, glance: bool = False) -> tuple[Params, State]:
+        split = self._model.glance if glance and self._model.glance else self._model.split
         # Looked for in the parts, since flattening the module of an nnx loop takes longer than
         # splitting it; a split that fails may have failed for tracers.
         try:
-            params, state = self._model.split(obj)
+            params, state = split(obj)
         except Exception:
             self._refuse_tracers(obj)
             raise
