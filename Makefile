@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m studies run quickstart
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu"
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "slow and not gpu"

@@ -1,5 +1,6 @@
 """Several kernels in one record: on two cores their eigensolvers would wait for each other."""
 
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -9,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ntkstats import spectrum
+from ntkstats import collectors, spectrum
+from ntkstats._compat import trace
+from ntkstats.collectors import Snapshot, bind
 from ntkstats.collectors._turns import Turns
+from tests.collectors.systems import actor_critic, shot
 
 RECORDS = """
 import os
@@ -37,12 +41,33 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(__import__("os"), "sched_setaffinity"), reason="needs affinity")
 def test_an_ensemble_with_several_kernels_does_not_hang_on_two_cores():
     # Without turns the child is stuck within the first 50 records.
     child = [sys.executable, "-c", textwrap.dedent(RECORDS)]
     done = subprocess.run(child, capture_output=True, text=True, timeout=240, check=True)
     assert done.stdout.strip() == "done"
+
+
+@pytest.mark.parametrize("members", [None, 2])
+def test_every_eigensolver_of_a_record_waits_for_the_one_before(members):
+    system = actor_critic()
+    spectra = [collectors.ntk_spectrum(), collectors.covariance_entropy()]
+    snapshot, params = shot(system), system.params
+    if members is not None:
+        params, *parts = (
+            jax.tree.map(lambda leaf: jnp.stack([leaf] * members), tree)
+            for tree in (params, *snapshot[1:])
+        )
+        snapshot = Snapshot(0, *parts)
+    program = bind(system.model, params, system.probe, spectra, members=members)
+    graph = trace(program.update, program.init(jax.random.key(0)), snapshot)
+    solvers = [eqn for eqn in graph.equations if eqn.name == "eigh"]
+    assert len(solvers) == 4  # two kernels of two heads
+    for before, after in itertools.pairwise(solvers):
+        waiting = graph.depending(before.outputs)
+        assert waiting.issuperset(after.outputs)
 
 
 def test_each_solver_waits_for_the_one_before_and_numbers_stay():

@@ -11,6 +11,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 WITH_CODE = [page for page in PAGES if BLOCK.search(page.read_text())]
 
+pytestmark = pytest.mark.optimised  # as users run it
+
 
 def test_pages_with_code_are_found():
     assert {"README.md", "getting-started.md", "attach.md"} <= {page.name for page in WITH_CODE}
@@ -42,6 +44,9 @@ def test_readme_names_the_commands_of_the_makefile():
     for target in ("demo", "test"):
         assert f"make {target}" in readme
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
-    for line in ("-m studies run quickstart", 'pytest -n auto -m "not slow and not gpu"'):
+    for line in (
+        "-m studies run quickstart",
+        'pytest -n auto --dist worksteal -m "not slow and not gpu"',
+    ):
         assert line in makefile
         assert line in readme

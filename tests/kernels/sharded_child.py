@@ -21,6 +21,7 @@ from ntkstats.kernels.sharded import _sharded
 from ntkstats.kernels.sharded._placement import axis_of
 from ntkstats.spectrum import top_eigenvalues
 
+from ..effort import Effort
 from .sharded_cases import FAST, KEY, SLOW, Case, budget, options, other, probe, system
 
 COLLECTIVE = re.compile(r"f32\[([\d,]*)\][^=\n]*\b(all-gather|all-to-all|collective-permute)\(")
@@ -136,9 +137,11 @@ def worked_with() -> dict[str, Any]:
 
 def main(path: str, which: str) -> None:
     """Compute all kernels of some cases."""
+    effort = Effort()
     report: dict[str, Any] = {"devices": len(jax.devices()), "cases": {}}
     matrices = {}
     for name, case in {"fast": FAST, "slow": SLOW}[which].items():
+        effort.set(optimised=which == "slow" or name == "tiles")
         if name == "tiles":
             K, report["traffic"] = watched(case)
         else:

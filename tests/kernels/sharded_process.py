@@ -26,6 +26,7 @@ from ntkstats import kernels
 from ntkstats.errors import NtkStatsError
 from ntkstats.models import Probe
 
+from ..effort import Effort
 from .sharded_cases import KEY, Case, other, system
 from .sharded_child import computed, facts, mesh
 
@@ -132,6 +133,7 @@ def shards(K: kernels.KernelMatrix) -> list[tuple[int, np.ndarray]]:
 
 def main(path: str, which: str) -> None:
     """Do the part of one process."""
+    Effort().set(optimised=which == "slow")
     report: dict[str, Any] = {"devices": len(jax.devices()), "cases": {}}
     arrays: dict[str, np.ndarray] = {}
     for name, case in {"fast": FAST, "slow": SLOW}[which].items():

@@ -34,22 +34,8 @@ VARIED = (
 )
 FEW = ("words", "cnn_strided", "scanned_plain")
 SOME = ("shared", *FEW)
-# Their gradients end as those of smaller ones, and they take seconds to compile.
-HEAVY = (
-    "resnet18",
-    "unet",
-    "vit",
-    "cnn_pooling",
-    "cnn_equinox",
-    "scanned_transformer",
-    "encoder",
-    "likelihood",
-    "nnx_transformer",
-    "vae_reconstruction",
-    "vae_elbo",
-    "critic",
-    "coupling_flow_density",
-)
+# Their gradients end as those of the varied ones do.
+ALIKE = tuple(name for name in SYSTEMS if name not in (*VARIED, *zoo.NARROW))
 
 
 def on(names):
@@ -135,12 +121,12 @@ def test_kernel_of_the_network_equals_dense_jacobians(name):
     if name != "weight_norm":
         coverage = plan(name).coverage
         assert coverage >= 0.95
-    if name not in (*HEAVY, *zoo.NARROW):
+    if name in VARIED:
         check_float64(name)
 
 
 @pytest.mark.slow
-@on(HEAVY)
+@on(ALIKE)
 def test_kernel_in_float64_equals_dense_jacobians(name):
     check_float64(name)
 

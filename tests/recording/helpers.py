@@ -11,10 +11,11 @@ import numpy as np
 
 from ntkstats.collectors import Collector, Label
 from ntkstats.models import Probe, as_model
-from ntkstats.recording import Recorder
+from ntkstats.recording import RecordAt, Recorder
 
 MODEL = as_model(lambda params, x: x @ params["w"], name="linear")
 PROBE = Probe(np.eye(3, dtype=np.float32), np.array([0, 1, 0]))
+EVERY = RecordAt.every(1)
 
 
 def state(step: int, members: int | None = None) -> dict[str, jax.Array]:
@@ -64,3 +65,8 @@ def train(recorder: Recorder, start: int, stop: int, **extras: Any) -> None:
     """Call the recorder before each of the updates start, ..., stop - 1."""
     for step in range(start, stop):
         recorder(step, state(step), **{k: v(step) if callable(v) else v for k, v in extras.items()})
+
+
+def recorder_at(path: Any, what: Any = None, **options: Any) -> Recorder:
+    """A recorder of every step."""
+    return Recorder(path, MODEL, PROBE, what or weight_mean(), **{"at": EVERY, **options})

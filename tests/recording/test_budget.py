@@ -17,6 +17,8 @@ from tests.recording.helpers import MODEL, PROBE, state, weight_mean
 
 EVERY = RecordAt.every(1)
 
+pytestmark = pytest.mark.optimised  # records have to be as fast as they are for users
+
 
 class Clock:
     """Time that passes when it is told to."""

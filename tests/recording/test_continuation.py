@@ -1,95 +1,24 @@
 """An interrupted and resumed run holds exactly what an uninterrupted one holds."""
 
-import re
 import warnings
-from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import ntkstats as nts
 from ntkstats import collectors
-from ntkstats.errors import RecordingError, RecordingWarning, RunMismatchError
-from tests.collectors.systems import digits, mlp, mlp_params
-
-X, Y = digits()
-PROBE = nts.Probe(X[:8], Y[:8])
-MODEL = nts.as_model(mlp)
-TX = optax.adam(3e-3)
-STEPS = 22
-CONFIG = {"width": 6, "rate": 3e-3}
-
-
-def draws(name="draws"):
-    """A collector that remembers a typed key, an empty array and a number of calls."""
-
-    def init(binding, head, key):
-        return {"key": key, "count": jnp.zeros((), jnp.int32), "nothing": jnp.zeros((0, 3))}
-
-    def measure(moment, carry):
-        key, now = jax.random.split(carry["key"])
-        leaf = jax.tree.leaves(moment.snapshot.params)[0]
-        value = jnp.vdot(jax.random.normal(now, leaf.shape), leaf)
-        return carry | {"key": key, "count": carry["count"] + 1}, {"draw": value}
-
-    labels = {"draw": collectors.Label("random projection")}
-    return collectors.Collector(name, measure, lambda b, h: labels, init=init, uses_head=False)
-
-
-def measured():
-    return [
-        collectors.kernel_velocity(),
-        collectors.param_distance(at=nts.RecordAt.every(3)),
-        draws(),
-    ]
-
-
-@jax.jit
-def update(params, opt_state, step):
-    start = 10 * step % 1000
-    x, y = (jax.lax.dynamic_slice_in_dim(jnp.asarray(a), start, 10) for a in (X, Y))
-
-    def loss(params):
-        return optax.softmax_cross_entropy_with_integer_labels(mlp(params, x), y).mean()
-
-    value, grads = jax.value_and_grad(loss)(params)
-    updates, opt_state = TX.update(grads, opt_state)
-    return optax.apply_updates(params, updates), opt_state, value
-
-
-def recorder_at(path, **options):
-    given = {"collectors": measured(), "at": nts.RecordAt.every(4), "config": CONFIG, **options}
-    return nts.Recorder(path, MODEL, PROBE, resume=True, **given)
-
-
-def attempt(path, until, checkpoint=None, *, save_at=(), before_the_call=True, options=None):
-    """Train from a checkpoint (or the start) until killed or done; the checkpoints by step."""
-    start, params, opt_state, remembered = checkpoint or (0, *fresh(), None)
-    recorder = recorder_at(path, **(options or {}))
-    if remembered is not None:
-        recorder.restore(remembered)
-    saved = {}
-    for step in range(start, until):
-        if step in save_at and before_the_call and step > start:
-            saved[step] = (step, params, opt_state, recorder.state())
-        recorder(step, params)
-        if step in save_at and not before_the_call:
-            saved[step] = (step, params, opt_state, recorder.state())
-        params, opt_state, _ = update(params, opt_state, step)
-    if until == STEPS:
-        recorder.finish(params)
-    else:
-        recorder.close()  # a kill leaves the same rows, see test_crash.py
-    return saved
-
-
-@cache
-def fresh():
-    params = mlp_params(0, (64, 6, 10))
-    return params, TX.init(params)
+from ntkstats.errors import RecordingError, RecordingWarning
+from tests.recording.interrupted import (
+    STEPS,
+    attempt,
+    draws,
+    fresh,
+    gap_warning,
+    recorder_at,
+    update,
+)
 
 
 @pytest.fixture(scope="module")
@@ -232,10 +161,6 @@ def test_a_state_is_never_ahead_of_the_file(tmp_path):
     recorder.close()
 
 
-def gap_warning(text):
-    return pytest.warns(RecordingWarning, match=text)
-
-
 def test_a_checkpoint_newer_than_the_records_leaves_a_gap_that_is_said_and_stored(tmp_path, whole):
     saved = attempt(tmp_path / "lost", 18, save_at={18, 17})
     attempt(tmp_path / "run", 10)  # the file of which only an old copy is left
@@ -296,141 +221,3 @@ def test_failures_are_not_gaps(tmp_path):
         recorder(6, fresh()[0])
         recorder(8, fresh()[0])
     assert nts.open_run(tmp_path / "run").step.values.tolist() == [0, 8]
-
-
-def test_a_forgotten_state_is_said_and_stored(tmp_path):
-    saved = attempt(tmp_path / "run", 6, save_at={5})
-    with gap_warning(r"remember earlier records at step 5.*kernel_velocity.*recorder\.restore"):
-        attempt(tmp_path / "run", STEPS, (*saved[5][:3], None))
-    ds = nts.open_run(tmp_path / "run")
-    assert [f["stage"] for f in ds.attrs["failures"]] == ["remember earlier records"]
-    assert np.isnan(ds.kernel_velocity.sel(step=8))
-
-
-def test_the_state_of_an_older_checkpoint_is_said_and_nothing_is_superseded(tmp_path):
-    saved = attempt(tmp_path / "run", 11, save_at={5, 10})
-    mixed = (*saved[10][:3], saved[5][3])
-    with gap_warning(r"remember the last record.*up to step 4.*saved with the checkpoint of step"):
-        attempt(tmp_path / "run", 13, mixed)
-    assert nts.open_run(tmp_path / "run").step.values.tolist() == [0, 4, 8, 12]
-
-
-def test_the_state_of_a_newer_checkpoint_is_refused(tmp_path):
-    saved = attempt(tmp_path / "run", 11, save_at={5, 10})
-    mixed = (*saved[5][:3], saved[10][3])
-    with pytest.raises(RecordingError, match=r"goes on at step 5.*record of step 9.*checkpoint of"):
-        attempt(tmp_path / "run", 13, mixed)
-
-
-OTHER = {
-    "config": ({"config": {**CONFIG, "rate": 0.1}}, r"config\.rate was 0\.003 and is now 0\.1"),
-    "collectors": (
-        {"collectors": [collectors.param_norm(), draws()]},
-        "fields.kernel_velocity was .* is now missing",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", OTHER)
-def test_another_run_is_not_resumed(case, tmp_path):
-    options, part = OTHER[case]
-    saved = attempt(tmp_path / "run", 6, save_at={5})
-    with pytest.raises(RunMismatchError, match=part):
-        attempt(tmp_path / "run", 8, saved[5], options=options)
-
-
-def without(state, name):
-    return {key: value for key, value in state.items() if name not in key}
-
-
-KERNEL = "carry/kernel_velocity/previous"
-BAD_STATES = {
-    "nothing": (lambda s: None, RecordingError, "NoneType.*recorder.state"),
-    "the training state": (lambda s: {"params": 1}, RecordingError, r"dict \['params'\]"),
-    "no step": (lambda s: s | {"recorded": np.ones(2)}, RecordingError, "last recorded step"),
-    "an array too few": (
-        lambda s: without(s, "previous"),
-        RunMismatchError,
-        re.escape(KERNEL) + r" is absent, expected float32\[8, 8\]",
-    ),
-    "an array too many": (
-        lambda s: s | {"carry/x": np.ones(3)},
-        RunMismatchError,
-        r"carry/x is float64\[3\], expected no such array",
-    ),
-    "another shape": (
-        lambda s: s | {KERNEL: np.ones((9, 9), np.float32)},
-        RunMismatchError,
-        r"is float32\[9, 9\], expected float32\[8, 8\]",
-    ),
-    "another dtype": (
-        lambda s: s | {KERNEL: np.ones((8, 8), np.float16)},
-        RunMismatchError,
-        "is float16",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD_STATES)
-def test_what_is_no_state_of_this_recorder_is_refused(case, tmp_path):
-    change, error, part = BAD_STATES[case]
-    saved = attempt(tmp_path / "run", 6, save_at={5})
-    step, params, _, state = saved[5]
-
-    def resume():
-        with recorder_at(tmp_path / "run") as recorder:
-            recorder.restore(change(state))
-            recorder(step, params)
-
-    with pytest.raises(error, match=part):
-        resume()
-    assert nts.open_run(tmp_path / "run").step.values.tolist() == [0, 4]
-
-
-def test_a_state_is_restored_before_the_first_call_only(tmp_path):
-    recorder = recorder_at(tmp_path / "run")
-    recorder(0, fresh()[0])
-    with pytest.raises(RecordingError, match="restore first"):
-        recorder.restore(recorder.state())
-    recorder.close()
-
-
-def test_stacked_records_go_on_from_a_restored_state(tmp_path):
-    what = {"collectors": collectors.param_norm(), "at": nts.RecordAt.every(1)}
-    first = recorder_at(tmp_path / "run", **what)
-    first.bind(fresh()[0])
-    first.extend({"param_norm": np.arange(5.0, dtype=np.float32)}, range(5))
-    state = first.state()
-    first.extend({"param_norm": np.full(2, -1, np.float32)}, [5, 6])
-    first.close()
-    again = recorder_at(tmp_path / "run", **what)
-    again.bind(fresh()[0])
-    again.restore(state)
-    # The chunk begins with the record that ended the one before.
-    again.extend({"param_norm": np.arange(4.0, 9.0, dtype=np.float32)}, range(4, 9))
-    again.close()
-    ds = nts.open_run(tmp_path / "run")
-    assert ds.step.values.tolist() == list(range(9))
-    np.testing.assert_array_equal(ds.param_norm, range(9))
-    assert ds.attrs["failures"] == []
-
-
-def test_the_state_may_be_saved_before_the_first_call_and_right_after_a_restore(tmp_path):
-    options = {"at": nts.RecordAt.every(2), "resume": True}
-    measure = nts.collectors.kernel_velocity()
-    first = nts.Recorder(tmp_path / "run", MODEL, PROBE, measure, **options)
-    empty = first.state()
-    assert empty == {"recorded": -1}
-    first(0, mlp_params(0, (64, 6, 10)))
-    saved = first.state()
-    first.close()
-    again = nts.Recorder(tmp_path / "run", MODEL, PROBE, measure, **options)
-    again.restore(saved)
-    assert again.state().keys() == saved.keys()
-    for name, array in again.state().items():
-        np.testing.assert_array_equal(array, saved[name])
-    again.close()
-    fresh = nts.Recorder(tmp_path / "new", MODEL, PROBE, measure, **options)
-    fresh.restore(empty)
-    fresh(0, mlp_params(0, (64, 6, 10)))
-    assert fresh.close().failures == 0

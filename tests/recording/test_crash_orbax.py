@@ -12,6 +12,9 @@ from ntkstats.recording import open_run
 pytest.importorskip("orbax.checkpoint")
 from tests.recording.orbax_child import main
 
+# The processes that are killed compile as users do; numbers are compared to the last bit.
+pytestmark = pytest.mark.optimised
+
 STEPS = 24
 
 
