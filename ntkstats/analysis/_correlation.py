@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from ntkstats.analysis._intervals import Interval, check_confidence
 from ntkstats.errors import AnalysisError
-from ntkstats.typing import ArrayLike
 
 _FEWEST = 4  # the transformed correlation has variance 1 / (n - 3)
 

@@ -6,10 +6,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from ntkstats.errors import AnalysisError
-from ntkstats.typing import ArrayLike
 
 
 class Interval(NamedTuple):

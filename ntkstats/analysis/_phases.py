@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ntkstats.analysis._intervals import Interval, check_confidence, mean_interval
 from ntkstats.analysis._segments import choose_knots
 from ntkstats.errors import AnalysisError
-from ntkstats.typing import ArrayLike
 
 Kind = Literal["compression", "structure formation", "plateau"]
 

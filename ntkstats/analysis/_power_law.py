@@ -6,11 +6,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from ntkstats.analysis._intervals import Interval, check_confidence
 from ntkstats.errors import AnalysisError
-from ntkstats.typing import ArrayLike
 
 
 class PowerLaw(NamedTuple):
