@@ -78,6 +78,15 @@ class Study:
     report: Callable[[Any, Sequence[Finished], Path], Report]
     version: int = 1
 
+    def __post_init__(self) -> None:
+        parameters = getattr(self.config, "__dataclass_params__", None)
+        if parameters is None or not parameters.frozen:
+            msg = (
+                f"The config of study {self.name} is {self.config!r}; expected a frozen "
+                "dataclass, so that a run cannot change what it is named after."
+            )
+            raise StudyError(msg)
+
 
 def study_named(name: str) -> Study:
     """Import a study by name.
