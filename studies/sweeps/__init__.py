@@ -14,6 +14,7 @@ from studies.sweeps._sweep import Sweep as Sweep
 from studies.sweeps._sweep import stored_sweep as stored_sweep
 from studies.sweeps._sweep import sweep as sweep
 from studies.sweeps._table import table as table
+from studies.sweeps._table import tabulate as tabulate
 
 __all__ = [
     "LineScreen",
@@ -28,6 +29,7 @@ __all__ = [
     "stored_sweep",
     "sweep",
     "table",
+    "tabulate",
     "to_parquet",
     "trends",
 ]

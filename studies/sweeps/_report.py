@@ -23,6 +23,7 @@ from studies.sweeps._html import Picture, Rows, page
 from studies.sweeps._numbers import final_loss, grid_dims, phases_at, sizes, starting_values, trends
 from studies.sweeps._parquet import to_parquet
 from studies.sweeps._run import failures
+from studies.sweeps._sweep import stored_sweep
 from studies.sweeps._table import SEED, Align, table
 from studies.sweeps._work import TASK
 
@@ -75,6 +76,9 @@ def report_sweep(
     StudyError
         There is no sweep or nothing is finished.
     """
+    made = stored_sweep(folder, study)
+    if made.study.report_sweep is not None:
+        return made.study.report_sweep(folder, made)
     ds = table(folder, study, align=align)
     out = folder / REPORT
     out.mkdir(exist_ok=True)
@@ -92,7 +96,7 @@ def report_sweep(
     found = phases_at(ds) if "entropy" in ds else {}
     text = words(ds, found)
     numbers = out / "numbers.json"
-    write_whole(numbers, json.dumps(_plain(_numbers(ds, found)), indent=2) + "\n")
+    write_whole(numbers, json.dumps(plain(_numbers(ds, found)), indent=2) + "\n")
     parquet = to_parquet(ds, out / "table.parquet")
     index = out / "index.html"
     title = f"{ds.attrs['study']}: {' x '.join(ds.attrs['grid'])}"
@@ -284,12 +288,12 @@ def _said(part: Interval) -> str:
     return f"{part.value:.2f} [{part.low:.2f}, {part.high:.2f}]"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON values; what is not finite becomes null."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

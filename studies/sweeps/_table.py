@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -85,10 +85,37 @@ def table(folder: Path, study: Study | None = None, *, align: Align = "union") -
         common with ``align="common"``; or tasks leave no run, or several.
     """
     sweep = stored_sweep(folder, study)
-    entries = list(_entries(sweep, folder))
+
+    def look_up(task: Any) -> tuple[Path, str]:
+        failure = failure_in(folder, digest(sweep.study, task)) or {"state": "missing"}
+        return task_folder(sweep.study, folder, task), str(failure["state"])
+
+    return tabulate(sweep, look_up, align=align)
+
+
+def tabulate(
+    sweep: Sweep, look_up: Callable[[Any], tuple[Path, str]], *, align: Align = "union"
+) -> xr.Dataset:
+    """`table` of tasks that lie anywhere.
+
+    Parameters
+    ----------
+    sweep
+        Whose points the table has.
+    look_up
+        ``look_up(task) -> (folder, state)``: where the task lies once it is finished, and what
+        became of it if it is not there.
+    align
+        As in `table`.
+    """
+    entries = list(_entries(sweep, look_up))
     runs = [e.run for e in entries if e.run is not None]
     if not runs:
-        msg = f"No task of the sweep in {folder} is finished; run it with: python -m studies sweep"
+        states = ", ".join(sorted({e.status for e in entries}))
+        msg = (
+            f"No task of the sweep of {sweep.study.name} is finished (all {len(entries)}: "
+            f"{states}); run it with: python -m studies sweep"
+        )
         raise StudyError(msg)
     dims, sizes, labels = _axes(sweep, entries)
     steps, note = _steps(runs, align)
@@ -134,20 +161,19 @@ def plain_label(value: Any) -> Any:
     return value if isinstance(value, (int, float, str)) else show(value)
 
 
-def _entries(sweep: Sweep, folder: Path) -> Iterator[Entry]:
+def _entries(sweep: Sweep, look_up: Callable[[Any], tuple[Path, str]]) -> Iterator[Entry]:
     names = [[name for name, _ in sweep.grid], [values for _, values in sweep.grid]]
     opened: dict[str, tuple[xr.Dataset, str]] = {}
     for point in sweep.points():
         place = tuple(values.index(point.values[name]) for name, values in zip(*names, strict=True))
         for i, task in enumerate(sweep.study.tasks(point.config)):
             name = digest(sweep.study, task)
-            final = task_folder(sweep.study, folder, task)
+            final, state = look_up(task)
             if name not in opened and final.exists():
                 code = str(read_json(final / TASK).get("code", ""))
                 opened[name] = (_only_run(final), code)
-            failure = failure_in(folder, name) or {"state": "missing"}
             run, code = opened.get(name, (None, ""))
-            status = "finished" if run is not None else str(failure["state"])
+            status = "finished" if run is not None else state
             yield Entry((*place, i), point.config, task, name, status, code, run)
 
 

@@ -29,6 +29,11 @@ class Run:
     outputs: Outputs = setting("auto", "kernel of the outputs: auto, trace, sum or probe")
     seed: int = setting(0, "decides data, probe, initialisations and batches")
 
+    @property
+    def label(self) -> str:
+        """Name of the task for people."""
+        return type(self).__name__
+
     def __post_init__(self) -> None:
         positive(self, "steps", "seeds", "learning_rate")
         at_least(self, 2, "probe", "records")

@@ -38,6 +38,11 @@ class Reinforcement(PPO):
     )
     seed: int = setting(0, "decides probe, initialisations and episodes")
 
+    @property
+    def label(self) -> str:
+        """Name of the task for people."""
+        return type(self).__name__
+
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "seeds", "learning_rate")
