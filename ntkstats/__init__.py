@@ -8,6 +8,7 @@ from ntkstats import _compat
 
 _compat.check_version()
 
+from ntkstats import analysis as analysis  # noqa: E402
 from ntkstats import attach as attach  # noqa: E402
 from ntkstats import checkpoints as checkpoints  # noqa: E402
 from ntkstats import collectors as collectors  # noqa: E402
@@ -42,6 +43,7 @@ __all__ = [
     "Probe",
     "RecordAt",
     "Recorder",
+    "analysis",
     "as_model",
     "as_optax",
     "attach",

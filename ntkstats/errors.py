@@ -212,6 +212,10 @@ class TrainingError(NtkStatsError, ValueError):
     """The reference training loop was given arguments that do not fit together."""
 
 
+class AnalysisError(NtkStatsError, ValueError):
+    """A trajectory, correlation or power law was asked of numbers that cannot give one."""
+
+
 class PlotError(NtkStatsError, ValueError):
     """A figure was asked of a run that does not hold what it needs."""
 

@@ -1,4 +1,4 @@
-"""``python -m studies list | run NAME | report NAME``."""
+"""``python -m studies list | run NAME | sweep NAME --grid ... | report NAME``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from studies._progress import progress_to
 from studies._runner import report_study, run_study
 from studies._settings import parse, table
 from studies._study import NAMES, Report, Study, study_named
+from studies.sweeps._command import add_sweep, show_report
+from studies.sweeps._sweep import SWEEP
 
 _INTERRUPTED = 130  # what a shell gives for Ctrl-C
 
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
             "--out", type=Path, help="folder of the run (default: runs/NAME/HASH OF THE SETTINGS)"
         )
         command.set_defaults(command=function)
+    add_sweep(commands)
     return parser
 
 
@@ -95,6 +98,9 @@ def _report(arguments: argparse.Namespace) -> int:
             msg = "--out names a run, which holds its own settings; drop --set and --seed."
             raise StudyError(msg)
         folder = arguments.out
+        if (folder / SWEEP).exists():
+            show_report(study, folder.absolute())
+            return 0
         config = stored_config(study, folder)
     _show(report_study(study, config, folder), folder)
     return 0

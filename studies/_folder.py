@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,29 @@ _OWN = (
 
 
 def facts(study: Study, config: Any) -> dict[str, Any]:
-    """Everything that decides the numbers, as JSON values."""
-    plain = json.loads(json.dumps(dataclasses.asdict(config)))
+    """Everything that decides the numbers, as JSON values.
+
+    Raises
+    ------
+    StudyError
+        A field holds something that JSON cannot give back: its run would have no name.
+    """
+    plain = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        try:
+            # NaN is refused because it differs from itself
+            text = json.dumps(value)
+            plain[field.name] = json.loads(text)
+            kept = "NaN" not in text or plain[field.name] == json.loads(text)
+        except (TypeError, ValueError):
+            kept = False
+        if not kept:
+            msg = (
+                f"{field.name}={value!r} of {type(config).__name__} cannot be stored; expected "
+                "numbers, words, true, false, none, or tuples of them."
+            )
+            raise StudyError(msg)
     return {"study": study.name, "version": study.version, "config": plain}
 
 
@@ -61,7 +82,7 @@ def check_folder(study: Study, folder: Path, config: Any) -> None:
     path = folder / _CONFIG
     mine = facts(study, config)
     if path.exists():
-        theirs = _read(path)
+        theirs = read_json(path)
         if theirs != mine:
             msg = (
                 f"{folder} holds another configuration ({_difference(theirs, mine)}); "
@@ -99,38 +120,64 @@ def stored_config(study: Study, folder: Path) -> Any:
             f"start one with: python -m studies run {study.name}"
         )
         raise StudyError(msg)
-    stored = _read(path)
+    stored = read_json(path)
     if (stored.get("study"), stored.get("version")) != (study.name, study.version):
         msg = (
             f"{folder} holds study {stored.get('study')!r} version {stored.get('version')!r}; "
             f"expected {study.name!r} version {study.version}."
         )
         raise StudyError(msg)
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["config"].items()}
+    return revived(study, stored["config"], path)
+
+
+def revived(study: Study, stored: dict[str, Any], path: Path) -> Any:
+    """Make a config again from its JSON values.
+
+    Raises
+    ------
+    StudyError
+        Its fields are not those of the study.
+    """
     try:
-        return study.config(**values)
+        return study.config(**{key: tuples(value) for key, value in stored.items()})
     except TypeError as error:
         msg = f"{path} does not fit this version of {study.name} ({error}); run the study again."
         raise StudyError(msg) from None
 
 
+def tuples(value: Any) -> Any:
+    """Lists, which JSON makes of tuples, as tuples again."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
 @contextmanager
-def fresh(final: Path) -> Iterator[Path]:
+def fresh(final: Path, attempt: str = "") -> Iterator[Path]:
     """Give an empty folder that becomes `final` when the block ends well, and vanishes otherwise.
 
-    Renaming is atomic, so `final` exists exactly if the task finished. What a killed process left
-    behind is removed first.
+    Renaming is atomic, so `final` exists exactly if the task finished. Several attempts at one
+    task may run at once (a machine that was thought dead); the first to finish stays.
     """
-    partial = final.with_name(final.name + _PARTIAL)
+    partial = final.with_name(f"{final.name}{'.' * bool(attempt)}{attempt}{_PARTIAL}")
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     try:
         yield partial
-    except BaseException:
+        if not final.exists():
+            try:
+                partial.rename(final)
+            except OSError:  # another attempt came first; anything else is an error
+                if not final.exists():
+                    raise
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
-    partial.rename(final)
+
+
+def sweep_away(final: Path, lives: Callable[[str], bool] = lambda _: False) -> None:
+    """Remove what attempts at a task left behind, but for those of which ``lives(attempt)``."""
+    for partial in final.parent.glob(f"{final.name}*{_PARTIAL}"):
+        if not lives(partial.name[len(final.name) : -len(_PARTIAL)].lstrip(".")):
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
@@ -163,7 +210,14 @@ def write_whole(path: Path, text: str) -> None:
     half.replace(path)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a study wrote.
+
+    Raises
+    ------
+    StudyError
+        It is none.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

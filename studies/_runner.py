@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studies._errors import StudyError
-from studies._folder import check_folder, claim, facts, fresh, locked, task_folder, write_whole
+from studies._folder import (
+    check_folder,
+    claim,
+    facts,
+    fresh,
+    locked,
+    sweep_away,
+    task_folder,
+    write_whole,
+)
 from studies._progress import Progress
 from studies._study import Finished, Report, Study
 
@@ -40,6 +49,7 @@ def run_study(study: Study, config: Any, folder: Path, progress: Progress) -> Do
             if final.exists():
                 progress.say(f"{task.label}: finished before")
                 continue
+            sweep_away(final)
             with fresh(final) as empty:
                 write_whole(empty / "task.json", json.dumps(facts(study, task), indent=2) + "\n")
                 study.run(task, empty, progress)

@@ -13,7 +13,7 @@ from studies._errors import StudyError
 from studies._progress import Progress
 
 # Each is a package `studies.NAME` that holds `study`.
-NAMES = ("quickstart",)
+NAMES = ("quickstart", "collective_variables")
 
 
 class TaskConfig(Protocol):
@@ -65,6 +65,9 @@ class Study:
     report
         ``report(config, finished, folder)``: figures and words from finished tasks, written to
         the folder; called again it writes the same.
+    report_sweep
+        ``report_sweep(folder, sweep)``: what a sweep of this study found, in place of the report
+        that every sweep has; None for that one.
     version
         Raised when `run` starts to give other numbers for the same config, so that old results
         are not taken for new ones.
@@ -76,7 +79,17 @@ class Study:
     tasks: Callable[[Any], Sequence[TaskConfig]]
     run: Callable[[Any, Path, Progress], None]
     report: Callable[[Any, Sequence[Finished], Path], Report]
+    report_sweep: Callable[[Path, Any], Report] | None = None
     version: int = 1
+
+    def __post_init__(self) -> None:
+        parameters = getattr(self.config, "__dataclass_params__", None)
+        if parameters is None or not parameters.frozen:
+            msg = (
+                f"The config of study {self.name} is {self.config!r}; expected a frozen "
+                "dataclass, so that a run cannot change what it is named after."
+            )
+            raise StudyError(msg)
 
 
 def study_named(name: str) -> Study:
@@ -87,6 +100,11 @@ def study_named(name: str) -> Study:
     StudyError
         There is no study of that name.
     """
+    systems = importlib.import_module("studies.systems._study")
+    if name in systems.SYSTEMS:
+        made = systems.study_of(name)
+        assert isinstance(made, Study)
+        return made
     if name not in NAMES:
         close = difflib.get_close_matches(name, NAMES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

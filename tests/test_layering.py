@@ -23,6 +23,7 @@ ORDER = (
     "checkpoints",
     "torch",
     "training",
+    "analysis",
     "plots",
     "cli",
     "__main__",

@@ -21,52 +21,31 @@ from flax.training.train_state import TrainState
 from ntkstats.errors import DependencyError
 from ntkstats.typing import Array, PyTree
 from studies._errors import StudyError
+from studies._settings import setting
 
 Visit = Callable[[PyTree, Array, TrainState, Array], PyTree]
 
 
 @dataclass(frozen=True)
 class PPO:
-    """Settings.
+    """Settings of the algorithm."""
 
-    Attributes
-    ----------
-    env
-        Name of a gymnax environment with discrete actions.
-    updates
-        How often a rollout is made and learnt from.
-    envs, rollout
-        Environments side by side, and steps in each of them a rollout.
-    epochs, minibatches
-        Passes over a rollout, and updates of the parameters a pass.
-    width, shared_trunk
-        Units of both hidden layers; whether actor and critic have these layers in common.
-    learning_rate, max_gradient
-        Of Adam, after clipping the gradient to that norm.
-    discount, trace_decay
-        Of rewards, and lambda of the advantages.
-    clip, value_weight, entropy_weight
-        Of the loss.
-    reward_scale
-        Factor of the rewards that are learnt from. Large values would saturate the critic.
-    """
-
-    env: str = "CartPole-v1"
-    updates: int = 80
-    envs: int = 8
-    rollout: int = 128
-    epochs: int = 4
-    minibatches: int = 4
-    width: int = 64
-    shared_trunk: bool = False
-    learning_rate: float = 2e-3
-    max_gradient: float = 0.5
-    discount: float = 0.99
-    trace_decay: float = 0.95
-    clip: float = 0.2
-    value_weight: float = 0.5
-    entropy_weight: float = 0.01
-    reward_scale: float = 0.1
+    env: str = setting("CartPole-v1", "gymnax environment with discrete actions")
+    updates: int = setting(80, "how often a rollout is made and learnt from")
+    envs: int = setting(8, "environments side by side")
+    rollout: int = setting(128, "steps in each environment a rollout")
+    epochs: int = setting(4, "passes over a rollout")
+    minibatches: int = setting(4, "updates of the parameters a pass")
+    width: int = setting(64, "units of both hidden layers")
+    shared_trunk: bool = setting(False, "whether actor and critic have these layers in common")
+    learning_rate: float = setting(2e-3, "step size of Adam")
+    max_gradient: float = setting(0.5, "norm to which gradients are clipped")
+    discount: float = setting(0.99, "discount of rewards")
+    trace_decay: float = setting(0.95, "lambda of the advantages")
+    clip: float = setting(0.2, "clipping of the ratio of probabilities")
+    value_weight: float = setting(0.5, "weight of the critic's loss")
+    entropy_weight: float = setting(0.01, "weight of the policy's entropy")
+    reward_scale: float = setting(0.1, "factor of rewards; large values would saturate the critic")
 
     def __post_init__(self) -> None:
         for name in ("updates", "envs", "rollout", "epochs", "minibatches", "width"):
