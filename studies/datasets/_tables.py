@@ -58,7 +58,8 @@ def auto_mpg(*, seed: int = 0, test_fraction: float = 0.2) -> Table:
 def concrete(*, seed: int = 0, test_fraction: float = 0.2) -> Table:
     """Compressive strength of 1030 samples of concrete from 7 ingredients and age.
 
-    25 rows are copies of another one, so that the split keeps equal rows together.
+    38 rows repeat the inputs of another one (25 its strength as well); the split keeps them
+    together.
 
     Parameters
     ----------
@@ -124,6 +125,9 @@ def diabetes(*, seed: int = 0, test_fraction: float = 0.2) -> Table:
 
 def csd1000r(*, seed: int = 0, test_fraction: float = 0.2) -> Table:
     """NMR shielding of 500 atoms in molecular crystals from 100 SOAP features, from skmatter.
+
+    195 rows have the features of another one, though not its shielding; the split keeps them
+    together.
 
     Parameters
     ----------

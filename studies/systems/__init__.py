@@ -80,7 +80,7 @@ SYSTEMS: Mapping[str, System] = MappingProxyType(
             flow.NormalizingFlow,
             flow.train,
             ("_log_density", "_map"),
-            ("kl", False),
+            ("kl_samples", False),
         ),
         "reinforcement": System(
             "actor and critic, PPO",

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 
-from ntkstats.collectors import Collector, Label, ModelOutputs, Moment
+import ntkstats as nts
+from ntkstats.collectors import Collector, Label, ModelOutputs, Moment, Quantity
 from ntkstats.typing import Array, PyTree, Record
+
+
+def spectra(outputs: str, heads: Sequence[str]) -> tuple[Collector, ...]:
+    """A spectrum for each of some heads; the fields end in the head and need no prefix."""
+    if not heads:
+        return (nts.collectors.ntk_spectrum(outputs),)
+    return tuple(
+        replace(nts.collectors.ntk_spectrum(outputs, head=head), name=f"ntk_spectrum_{head}")
+        for head in heads
+    )
 
 
 def share_correct(*, head: str | None = None, probe: str | None = None) -> Collector:
@@ -51,7 +65,7 @@ def transport(log_z: float, *, head: str, probe: str | None = None) -> Collector
     """
 
     def measure(moment: Moment, carry: PyTree) -> tuple[PyTree, Record]:
-        return carry, importance(moment.get(ModelOutputs())[moment.head], log_z)
+        return carry, importance(moment.get(ModelOutputs())[head], log_z)
 
     def labels(binding: object, head: str) -> dict[str, Label]:  # noqa: ARG001
         return {
@@ -62,9 +76,11 @@ def transport(log_z: float, *, head: str, probe: str | None = None) -> Collector
             "log_z_stderr": Label("standard error of log Z", "nat"),
         }
 
-    return Collector(
-        "transport", measure, labels, lambda head: (ModelOutputs(),), head=head, probe=probe  # noqa: ARG005
-    )  # fmt: skip
+    def requires(head: str) -> tuple[Quantity, ...]:  # noqa: ARG001
+        return (ModelOutputs(),)
+
+    # which output it reads says nothing that the names of its fields do not
+    return Collector("transport", measure, labels, requires, uses_head=False, probe=probe)
 
 
 def importance(log_w: Array, log_z: float) -> dict[str, Array]:

@@ -20,6 +20,7 @@ from ntkstats.typing import Array, Inputs, LossFn, Params
 from studies._errors import StudyError
 from studies.datasets import Dataset, load
 from studies.systems._options import Learning, optimizer
+from studies.systems._scores import spectra
 from studies.systems._train import Measured, Progress, probe_key, switched, train_task
 
 
@@ -125,9 +126,6 @@ def measured(problem: Problem, config: Learning) -> Measured:
         probe_key(config), x, y, n=config.probe, stratify=labels, name="train"
     )
     test = nts.Probe(problem.data.x_test, problem.data.y_test, name="test")
-    spectra = [
-        nts.collectors.ntk_spectrum(config.outputs, head=head) for head in problem.heads or (None,)
-    ]
     scores = [
         collector
         for part in (None, "test")
@@ -136,7 +134,9 @@ def measured(problem: Problem, config: Learning) -> Measured:
             *problem.also(part),
         )
     ]
-    return Measured(problem.model, (probe, test), (*spectra, *scores))
+    return Measured(
+        problem.model, (probe, test), (*spectra(config.outputs, problem.heads), *scores)
+    )
 
 
 def chosen_samples(data: Dataset, config: Learning) -> tuple[Any, np.ndarray]:

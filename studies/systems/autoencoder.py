@@ -8,7 +8,7 @@ the reconstruction is that of the mean.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -210,8 +210,8 @@ def bounded(found: Problem, config: VAE) -> Measured:
 
     plain = measured(found, config)
     bounds = [
-        nts.collectors.loss(_as_it_is, head="bound", probe=part, name=name)
-        for part, name in ((None, "bound"), ("test", "bound_test"))
+        replace(nts.collectors.loss(_as_it_is, head="bound", probe=part), name=f"bound_{part}")
+        for part in (None, "test")
     ]
     return Measured(
         nts.as_model(apply, name="Coder"),

@@ -15,7 +15,7 @@ from ntkstats.training import Task
 from ntkstats.typing import Array, Params
 from studies._settings import setting
 from studies.systems._options import Activation, Run, at_least, optimizer, positive
-from studies.systems._scores import transport
+from studies.systems._scores import spectra, transport
 from studies.systems._train import Measured, Progress, sampled, train_task
 from studies.systems.flow._network import Flow
 from studies.systems.flow._targets import TARGETS, draw
@@ -107,8 +107,7 @@ def recorded(config: NormalizingFlow) -> Measured:
         nts.as_model(apply, name="Flow"),
         (fixed, samples),
         (
-            nts.collectors.ntk_spectrum(config.outputs, head="log_density"),
-            nts.collectors.ntk_spectrum(config.outputs, head="map"),
+            *spectra(config.outputs, ("log_density", "map")),
             transport(target.log_z, head="log_weight", probe="samples"),
         ),
     )

