@@ -204,6 +204,15 @@ class TrainingError(NtkStatsError, ValueError):
     """The reference training loop was given arguments that do not fit together."""
 
 
+class SelectionError(NtkStatsError, ValueError):
+    """Data cannot be selected, or a set cannot be scored, with what was given.
+
+    Raised before anything is computed when the pool, the number of picks and the masks do not fit
+    together, when the pool holds numbers that are not finite, or when a selector lacks what it
+    needs (labels, a kernel, inputs). The message says what to pass.
+    """
+
+
 class PlotError(NtkStatsError, ValueError):
     """A figure was asked of a run that does not hold what it needs."""
 

@@ -23,6 +23,7 @@ ORDER = (
     "checkpoints",
     "torch",
     "training",
+    "selection",
     "plots",
     "cli",
     "__main__",
