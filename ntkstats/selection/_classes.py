@@ -88,9 +88,7 @@ def put(state: Quota, problem: Problem, i: Array) -> Quota:
     """Sample ``i`` was picked."""
     code = problem.rows.take(state.codes, i)
     was = problem.rows.take(problem.candidates.astype(state.left.dtype), i)
-    return state._replace(
-        taken=state.taken.at[code].add(1), left=state.left.at[code].add(-was)
-    )
+    return state._replace(taken=state.taken.at[code].add(1), left=state.left.at[code].add(-was))
 
 
 def _count(codes: Array, mask: Array, problem: Problem) -> Array:

@@ -87,6 +87,7 @@ class Stratified(Greedy):
 
     balance: str = "proportional"
     needs: ClassVar[tuple[str, ...]] = ("y",)
+    labels: ClassVar[bool] = True
 
     @property
     def stochastic(self) -> bool:

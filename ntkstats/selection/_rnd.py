@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -167,11 +167,10 @@ class RND(Greedy):
     standardise: str | None = None
     distance: str = "mse"
     needs: ClassVar[tuple[str, ...]] = ("x",)
+    ragged: ClassVar[bool] = True
 
     @classmethod
-    def znnl(
-        cls, init: Callable[[Array], Params], apply: Callable[[Params, Inputs], Array]
-    ) -> RND:
+    def znnl(cls, init: Callable[[Array], Params], apply: Callable[[Params, Inputs], Array]) -> RND:
         """The settings of ZnNL's example: cycles of 50 x 1.1^c updates to a loss of 0.01.
 
         Three deviations: picked samples are masked (there a sample can be picked twice), the
@@ -253,9 +252,7 @@ class RND(Greedy):
         if self.first == "random" and not problem.before:
             draw = jax.random.uniform(keys[2, 0], (problem.rows.total,), errors.dtype)
             errors = problem.rows.scatter(draw)
-        log["mean_error"] = (
-            log["mean_error"].at[0].set(problem.rows.sum(problem.measure * errors))
-        )
+        log["mean_error"] = log["mean_error"].at[0].set(problem.rows.sum(problem.measure * errors))
         ahead = problem.batch > 1 and self.lookahead == "kernel"
         pivots = cholesky.start(problem.pool.kernel, slots) if ahead else None
         opt_state = jax.vmap(self.optimizer.init)(fresh)

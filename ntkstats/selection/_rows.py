@@ -47,7 +47,7 @@ class Rows:
         return self.numbers() == i
 
     def take(self, tree: PyTree, i: Array, axis: int = 0) -> PyTree:
-        """Row ``i`` of the pool of every leaf, known to all devices."""
+        """Row ``i`` (or rows) of the pool of every leaf, known to all devices."""
 
         def one(leaf: Array) -> Array:
             if self.axis is None:
@@ -55,6 +55,7 @@ class Rows:
             local = jnp.clip(i - self._start(), 0, self.count - 1)
             mine = (i >= self._start()) & (i < self._start() + self.count)
             row = jnp.take(leaf, local, axis=axis)
+            mine = mine.reshape(mine.shape + (1,) * (row.ndim - axis - mine.ndim))
             return jax.lax.psum(jnp.where(mine, row, jnp.zeros_like(row)), self.axis)
 
         return jax.tree.map(one, tree)

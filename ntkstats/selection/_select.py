@@ -171,8 +171,15 @@ def _on_one_device(
     selected: Array,
     statics: tuple[int, int, float | None],
 ) -> Selection:
-    rows = Rows(mask.shape[0])
-    return _pick(selector, key, pool, mask, measure, selected, statics, rows)
+    def run(key: Array, pool: Pool, mask: Array, measure: Array, selected: Array) -> Selection:
+        rows = Rows(mask.shape[0])
+        return _pick(selector, key, pool, mask, measure, selected, statics, rows)
+
+    if selector.ragged and jax.default_backend() == "cpu":
+        # Lanes of a vectorised loop all go on until the slowest is done. A GPU has nothing better
+        # to do; on CPU that is time, and lanes that take turns end when they are ready.
+        run = jax.custom_batching.sequential_vmap(run)
+    return run(key, pool, mask, measure, selected)
 
 
 def _pick(

@@ -113,11 +113,18 @@ class Selector:
         Whether the key matters.
     shards
         Whether it works on a pool that is spread over devices.
+    ragged
+        Whether it loops as long as the data ask for; such selectors run their lanes in turns on
+        CPU.
+    labels
+        Whether it looks at labels: compare it with others that do.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     nested: ClassVar[bool] = True
     shards: ClassVar[bool] = True
+    ragged: ClassVar[bool] = False
+    labels: ClassVar[bool] = False
 
     @property
     def stochastic(self) -> bool:
@@ -136,9 +143,10 @@ class Selector:
 class Greedy(Selector):
     """A selector that picks one sample at a time.
 
-    `start` makes the state; `scores` rates all rows; the driver masks those that may not be picked and takes the largest
-    (`ties` decides among equals, then the row's number); `update` takes the pick into account;
-    `refresh` follows every batch of picks with what is too dear for each (retraining).
+    `start` makes the state; `scores` rates all rows; the driver masks those that may not be
+    picked and takes the largest (`ties` decides among equals, then the row's number); `update`
+    takes the pick into account; `refresh` follows every batch of picks with what is too dear for
+    each (retraining).
     """
 
     def start(self, key: Array, problem: Problem) -> PyTree:
