@@ -60,15 +60,16 @@ def class_count(labels: Any) -> int | None:
 
 
 def quota(labels: Array, problem: Problem, balance: str, usable: Array | None = None) -> Quota:
-    """Shares by the candidates; ``usable`` ``(n,)`` leaves some out (noise)."""
+    """Shares by candidates and what was selected; ``usable`` ``(n,)`` leaves some out (noise)."""
     rows = problem.rows
     everyone = rows.gather(labels)
     # There are at most N classes, however they are numbered.
     _, codes = jnp.unique(everyone, return_inverse=True, size=rows.total)
     local = rows.scatter(codes.reshape(-1))
-    mine = problem.candidates if usable is None else problem.candidates & usable
-    left = _count(local, mine, problem)
-    weight = left if balance == "proportional" else (left > 0).astype(left.dtype)
+    usable = jnp.ones_like(problem.candidates) if usable is None else usable
+    left = _count(local, problem.candidates & usable, problem)
+    size = _count(local, (problem.candidates | problem.known) & usable, problem)
+    weight = size if balance == "proportional" else (size > 0).astype(left.dtype)
     share = weight / jnp.maximum(jnp.sum(weight), 1)
     return Quota(local, share, left, jnp.zeros_like(left))
 

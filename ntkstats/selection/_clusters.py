@@ -76,7 +76,8 @@ class ClusterStratified(Greedy):
         rows, clusters = problem.rows, problem.pool.clusters
         usable = clusters >= 0
         state = quota(clusters, problem, self.balance, usable)
-        everyone = rows.gather(jnp.where(problem.candidates & usable, clusters, -1))
+        mine = (problem.candidates | problem.known) & usable
+        everyone = rows.gather(jnp.where(mine, clusters, -1))
         order = jnp.argsort(everyone, stable=True)
         ordered = everyone[order]
         first = jnp.searchsorted(ordered, ordered, side="left")

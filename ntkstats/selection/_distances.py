@@ -41,7 +41,7 @@ def _start(key: Array, problem: Problem, first: str) -> Nearest:
     kernel, rows = problem.pool.kernel, problem.rows
     squared = kernel.diagonal()
     if first == "random":
-        draw = jax.random.uniform(jax.random.fold_in(key, problem.slots), (rows.total,))
+        draw = jax.random.uniform(key, (rows.total,))
         squared = rows.scatter(draw).astype(squared.dtype)
     zero = jnp.zeros((), jnp.int32)
     return Nearest(squared, jnp.zeros(kernel.n, jnp.int32), key, zero)

@@ -48,7 +48,7 @@ class RNDLimit(Greedy):
     Raises
     ------
     SelectionError
-        ``noise_dof`` is no positive number.
+        ``noise_dof`` is no positive integer.
 
     References
     ----------
@@ -67,7 +67,7 @@ class RNDLimit(Greedy):
     ([1, 2], [8.02, 4.49])
     """
 
-    noise_dof: float | None = None
+    noise_dof: int | None = None
     needs: ClassVar[tuple[str, ...]] = ("kernel",)
 
     @property
@@ -77,8 +77,10 @@ class RNDLimit(Greedy):
 
     def check(self, pool: Pool, k: int, batch: int) -> None:  # noqa: ARG002
         """Refuse a number of degrees that is none."""
-        if self.noise_dof is not None and not self.noise_dof > 0:
-            msg = f"noise_dof={self.noise_dof!r}; expected a positive number or None."
+        if self.noise_dof is not None and not (
+            isinstance(self.noise_dof, int) and self.noise_dof >= 1
+        ):
+            msg = f"noise_dof={self.noise_dof!r}; expected a positive integer or None."
             raise SelectionError(msg)
 
     def start(self, key: Array, problem: Problem) -> _State:
@@ -97,9 +99,8 @@ class RNDLimit(Greedy):
         if self.noise_dof is None:
             return error
         key = jax.random.fold_in(state.key, state.step)
-        half = 0.5 * self.noise_dof
-        draw = jax.random.gamma(key, half, (problem.rows.total,), error.dtype) / half
-        return error * problem.rows.scatter(draw)
+        normal = jax.random.normal(key, (problem.rows.total, self.noise_dof), error.dtype)
+        return error * problem.rows.scatter(jnp.mean(normal**2, axis=1))
 
     def ties(self, state: _State, problem: Problem) -> Array:  # noqa: ARG002
         """Distance to what was picked."""

@@ -193,7 +193,8 @@ def _pick(
     rows: Rows,
 ) -> Selection:
     k, batch, tol = statics
-    problem = Problem(pool, rows, mask, measure, int(selected.shape[0]), k, batch)
+    known = jnp.isin(rows.numbers(), selected)
+    problem = Problem(pool, rows, mask, measure, known, int(selected.shape[0]), k, batch)
     if isinstance(selector, Whole):
         chosen, scores, weights = selector.choose(key, problem, selected)
         return Selection(chosen.astype(jnp.int32), scores, jnp.asarray(k), weights, {})

@@ -77,6 +77,8 @@ class Problem(NamedTuple):
         ``(n,)`` True where a row may be picked (before any is).
     measure
         ``(n,)`` weight of every row in means over the pool; sums to one.
+    known
+        ``(n,)`` True where a row was selected before.
     before
         Number of samples that were selected before.
     k
@@ -89,6 +91,7 @@ class Problem(NamedTuple):
     rows: Rows
     candidates: Array
     measure: Array
+    known: Array
     before: int
     k: int
     batch: int
