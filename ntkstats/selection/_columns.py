@@ -95,7 +95,8 @@ class Dense:
 
     def column(self, anchor: PyTree) -> Array:
         """``(n,)`` one column."""
-        return jnp.take(self.matrix, anchor, axis=1)
+        # Rows that pad a pool have no column; any will do.
+        return jnp.take(self.matrix, anchor, axis=1, mode="clip")
 
     def times(self, v: Array, rows: Rows) -> Array:
         """``K v``."""

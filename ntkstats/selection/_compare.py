@@ -222,9 +222,7 @@ def correlate(values: ArrayLike, losses: ArrayLike, sizes: ArrayLike) -> dict[in
     for size in np.unique(s):
         mine = s == size
         if mine.sum() < 3:
-            msg = (
-                f"{int(mine.sum())} sets of size {size}; expected at least 3."
-            )
+            msg = f"{int(mine.sum())} sets of size {size}; expected at least 3."
             raise SelectionError(msg)
         ranks = [_ranks(part[mine]) for part in (v, q)]
         centred = [r - r.mean() for r in ranks]
