@@ -59,7 +59,7 @@ class Selection(NamedTuple):
 
     indices: Array
     scores: Array
-    count: Array
+    count: Array  # type: ignore[assignment]  # tuples have a method of that name
     weights: Array | None
     aux: dict[str, Array]
 

@@ -10,10 +10,15 @@ from tests.selection.systems import KEY, PICKS, SELECTORS, N, pool
 POOL = pool()
 VARIANTS = ("max_norm_inputs", "rnd_limit_noisy", "maxdet_randomised", "farthest_random")
 VARIANTS += ("herding_warm", "el2n", "grad_norm")
-EVERY = pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in VARIANTS else n for n in SELECTORS],
-)
+# One of each kind of state; the battery runs over all of them among the slow tests.
+KINDS = ("random", "maxdet", "rnd", "mean_variance", "lcmd", "kmedoids", "clusters", "per_class")
+
+
+def over(fast):
+    """Every selector, those that are not ``fast`` marked slow."""
+    return pytest.mark.parametrize(
+        "name", [n if n in fast else pytest.param(n, marks=pytest.mark.slow) for n in SELECTORS]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def order(found):
     return np.asarray(found.indices).tolist()
 
 
-@EVERY
+@over([name for name in SELECTORS if name not in VARIANTS])
 def test_every_sample_is_picked_once_if_all_are_asked_for(name, whole):
     found = whole(name)
     assert sorted(order(found)) == list(range(N))
@@ -45,7 +50,7 @@ def test_every_sample_is_picked_once_if_all_are_asked_for(name, whole):
         assert value.shape[0] == N
 
 
-@EVERY
+@over(KINDS)
 def test_lanes_agree_with_runs_alone_and_prefixes_with_longer_runs(name, whole):
     selector = SELECTORS[name]
     keys = jax.numpy.stack([KEY, jax.random.key(11)])
@@ -57,7 +62,7 @@ def test_lanes_agree_with_runs_alone_and_prefixes_with_longer_runs(name, whole):
     assert differ <= selector.stochastic
 
 
-@EVERY
+@over(KINDS)
 def test_what_is_selected_counts_and_only_candidates_are_picked(name, whole):
     selector = SELECTORS[name]
     before = order(whole(name))[:2]
@@ -80,8 +85,7 @@ def test_order_of_the_pool_does_not_matter(name, whole):
     assert permuted[order(found)][:10].tolist() == order(whole(name))[:10]
 
 
-@pytest.mark.slow
-@EVERY
+@over([])
 def test_float64_picks_the_same(name, whole):
     selector = SELECTORS[name]
     if name in ("rnd", "el2n", "grad_norm") or selector.stochastic:

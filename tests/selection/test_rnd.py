@@ -150,6 +150,7 @@ def small(outputs=8):
     return init, lambda params, x: jnp.tanh(x @ params[0] + params[1]) @ params[2]
 
 
+@pytest.mark.slow
 def test_lattice_is_covered_better_than_by_random_sets():
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 10)] * 2), -1).reshape(-1, 2)
     selector = sel.RND(*small(32), pairs=4, optimizer=optax.adam(1e-2), max_steps=300)
