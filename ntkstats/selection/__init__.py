@@ -11,14 +11,14 @@ from ntkstats.selection._clusters import until_tolerance as until_tolerance
 from ntkstats.selection._columns import Columns as Columns
 from ntkstats.selection._columns import dense as dense
 from ntkstats.selection._columns import linear as linear
-from ntkstats.selection._columns import mean_kernel as mean_kernel
-from ntkstats.selection._columns import normalised as normalised
-from ntkstats.selection._columns import posterior as posterior
 from ntkstats.selection._compare import Correlation as Correlation
 from ntkstats.selection._compare import Paired as Paired
 from ntkstats.selection._compare import compare as compare
 from ntkstats.selection._compare import correlate as correlate
 from ntkstats.selection._compare import paired_difference as paired_difference
+from ntkstats.selection._composed import mean_kernel as mean_kernel
+from ntkstats.selection._composed import normalised as normalised
+from ntkstats.selection._composed import posterior as posterior
 from ntkstats.selection._coverage import FacilityLocation as FacilityLocation
 from ntkstats.selection._coverage import KernelHerding as KernelHerding
 from ntkstats.selection._difficulty import EL2N as EL2N

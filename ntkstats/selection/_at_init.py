@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,8 @@ import numpy as np
 
 from ntkstats import spectrum
 from ntkstats.errors import SelectionError
-from ntkstats.selection._columns import Columns, columns_of, gram, posterior
+from ntkstats.selection._columns import Columns, columns_of, gram
+from ntkstats.selection._composed import posterior
 from ntkstats.selection._rows import Rows
 from ntkstats.typing import Array, ArrayLike
 
@@ -120,7 +121,7 @@ def check_set(indices: ArrayLike, n: int) -> Array:
 def _member(kernel: Any, chosen: Array, noise: float) -> dict[str, Array]:
     matrix, coverage = _measure(kernel, chosen, noise)
     values = spectrum.eigenvalues(matrix, precision="float64")
-    of_spectrum = {
+    of_spectrum: dict[str, Callable[..., Array]] = {
         "entropy": spectrum.von_neumann_entropy,
         "effective_entropy": spectrum.effective_entropy,
         "renyi2_entropy": spectrum.renyi2_entropy,

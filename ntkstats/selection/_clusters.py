@@ -73,7 +73,7 @@ class ClusterStratified(Greedy):
 
     def start(self, key: Array, problem: Problem) -> _Strides:  # noqa: ARG002
         """Rank every sample within its cluster."""
-        rows, clusters = problem.rows, problem.pool.clusters
+        rows, clusters = problem.rows, jnp.asarray(problem.pool.clusters)
         usable = clusters >= 0
         state = quota(clusters, problem, self.balance, usable)
         mine = (problem.candidates | problem.known) & usable
@@ -89,7 +89,7 @@ class ClusterStratified(Greedy):
     def scores(self, state: _Strides, problem: Problem) -> Array:
         """How far behind the cluster of each sample is."""
         behind = deficits(state.quota, problem)
-        return jnp.where(problem.pool.clusters >= 0, behind, -jnp.inf)
+        return jnp.where(jnp.asarray(problem.pool.clusters) >= 0, behind, -jnp.inf)
 
     def ties(self, state: _Strides, problem: Problem) -> Array:  # noqa: ARG002
         """Coarse strides first."""

@@ -69,7 +69,7 @@ class _Difficulty(Greedy):
 
     def start(self, key: Array, problem: Problem) -> Array:
         """Train the members and average their scores."""
-        x, y = problem.pool.x, problem.pool.y
+        x, y = problem.pool.x, jnp.asarray(problem.pool.y)
         task = supervised(
             self.init,
             self.apply,

@@ -169,9 +169,7 @@ def distil(
 
     # The number of filled slots is the same in all lanes of a vmap: one branch runs.
     smallest = jnp.searchsorted(jnp.asarray(sizes), filled)
-    return jax.lax.switch(  # type: ignore[no-any-return]
-        smallest, [on_first(size) for size in sizes], params, opt_state, buffer
-    )
+    return jax.lax.switch(smallest, [on_first(size) for size in sizes], params, opt_state, buffer)
 
 
 def _train(
@@ -197,7 +195,10 @@ def _train(
     def block(state: Trained) -> Trained:
         length = block_length(schedule, state)
         params, opt_state = jax.lax.fori_loop(
-            0, length, lambda _, s: jax.vmap(update)(*s, goal), (state.params, state.opt_state)
+            0,
+            length,
+            lambda _, s: jax.vmap(update)(s[0], s[1], goal),
+            (state.params, state.opt_state),
         )
         return Trained(
             params,

@@ -86,7 +86,7 @@ class MeanVariance(Greedy):
         before = state.pivots
         pivots, left = cholesky.condition(before, kernel, rows, i, slot, state.noise)
         weighted = measure * left
-        inner = rows.sum((before.factor * weighted).T)
+        inner = rows.sum(matmul(before.factor, weighted)[None])
         spread = kernel.times(weighted, rows) - matmul(inner, before.factor)
         pivot = rows.take(left, i) + state.noise
         # What the factorisation did not resolve changed nothing; neither must this.

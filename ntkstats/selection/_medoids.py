@@ -110,7 +110,7 @@ def _seeds(key: Array, problem: Problem, selected: Array) -> Array:
         jnp.ones_like(kernel.diagonal()),
         problem.candidates,
     )
-    return jax.lax.fori_loop(0, problem.slots, body, start)[0]  # type: ignore[no-any-return]
+    return jax.lax.fori_loop(0, problem.slots, body, start)[0]
 
 
 def _assigned(problem: Problem, mixture: Array) -> _Clusters:

@@ -207,7 +207,7 @@ def _project(
         phi = jax.lax.map(feature, jax.random.split(key, dim))
         return phi.T / jnp.sqrt(jnp.asarray(dim, phi.dtype))
 
-    return run(key, params, state, x)  # type: ignore[no-any-return]
+    return run(key, params, state, x)
 
 
 def _head(

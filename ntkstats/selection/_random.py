@@ -102,7 +102,7 @@ class Stratified(Greedy):
     def start(self, key: Array, problem: Problem) -> _Strata:
         """One number for each sample, and the classes' shares."""
         draw = problem.rows.scatter(jax.random.uniform(key, (problem.rows.total,)))
-        return _Strata(draw, quota(problem.pool.y, problem, self.balance))
+        return _Strata(draw, quota(jnp.asarray(problem.pool.y), problem, self.balance))
 
     def scores(self, state: _Strata, problem: Problem) -> Array:
         """How far behind the class of each sample is."""

@@ -146,7 +146,7 @@ def select_sharded(
     mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=False)
     arguments = (key, padded.pool, padded.mask, padded.measure, padded.selected)
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-    return jax.jit(mapped)(*jax.device_put(arguments, shardings))  # type: ignore[no-any-return]
+    return jax.jit(mapped)(*jax.device_put(arguments, shardings))
 
 
 def _select(selector: Selector, key: Array, request: Request) -> Selection:

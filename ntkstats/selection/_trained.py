@@ -206,7 +206,7 @@ def _run(
 
         return jax.vmap(member)(keys)
 
-    return jax.lax.map(on_set, sets)  # type: ignore[no-any-return]
+    return jax.lax.map(on_set, sets)
 
 
 def _metric(apply: Any, measure: Any, data: Data, params: Params) -> Array:

@@ -133,7 +133,7 @@ class PerClass(_Around):
     def start(self, key: Array, problem: Problem) -> _InTurns:
         """Nothing is picked."""
         inner = self.selector.start(key, problem)
-        return _InTurns(inner, quota(problem.pool.y, problem, self.balance))  # type: ignore[arg-type]
+        return _InTurns(inner, quota(jnp.asarray(problem.pool.y), problem, self.balance))
 
     def scores(self, state: _InTurns, problem: Problem) -> Array:
         """The inner ones of the class whose turn it is."""

@@ -12,7 +12,7 @@ from ntkstats import errors
 from ntkstats import selection as sel
 from tests.selection.systems import KEY, SELECTORS, pool
 
-FAST = ["lcmd", "mean_variance"]
+FAST = ["lcmd"]
 SLOW = [name for name, s in SELECTORS.items() if s.shards and name not in FAST]
 
 
