@@ -17,6 +17,7 @@ from ntkstats import kernels as kernels  # noqa: E402
 from ntkstats import models as models  # noqa: E402
 from ntkstats import plots as plots  # noqa: E402
 from ntkstats import recording as recording  # noqa: E402
+from ntkstats import selection as selection  # noqa: E402
 from ntkstats import spectrum as spectrum  # noqa: E402
 from ntkstats import training as training  # noqa: E402
 from ntkstats.attach import as_optax as as_optax  # noqa: E402
@@ -63,6 +64,7 @@ __all__ = [
     "record_calls",
     "recording",
     "scan_checkpoints",
+    "selection",
     "spectrum",
     "training",
     "watch",

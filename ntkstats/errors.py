@@ -214,6 +214,13 @@ class TrainingError(NtkStatsError, ValueError):
 
 class AnalysisError(NtkStatsError, ValueError):
     """A trajectory, correlation or power law was asked of numbers that cannot give one."""
+class SelectionError(NtkStatsError, ValueError):
+    """Data cannot be selected, or a set cannot be scored, with what was given.
+
+    Raised before anything is computed when the pool, the number of picks and the masks do not fit
+    together, when the pool holds numbers that are not finite, or when a selector lacks what it
+    needs (labels, a kernel, inputs). The message says what to pass.
+    """
 
 
 class PlotError(NtkStatsError, ValueError):

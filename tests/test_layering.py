@@ -24,6 +24,7 @@ ORDER = (
     "torch",
     "training",
     "analysis",
+    "selection",
     "plots",
     "cli",
     "__main__",

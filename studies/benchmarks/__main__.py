@@ -16,6 +16,7 @@ from studies.benchmarks import (
     memory,
     recording,
     scaling,
+    selection,
     shares,
 )
 from studies.benchmarks._rows import Table
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "engine": engine,
     "shares": shares,
     "scaling": scaling,
+    "selection": selection,
 }
 
 
