@@ -23,6 +23,7 @@ ORDER = (
     "checkpoints",
     "torch",
     "training",
+    "landscape",
     "plots",
     "cli",
     "__main__",
