@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ntkstats._compat import x64
 from ntkstats.landscape._flow import Flow, Path, follow_flow
 from ntkstats.landscape._follow import Follow
-from ntkstats.landscape._modes import provider
+from ntkstats.landscape._modes import softest
 from ntkstats.landscape._points import Point
 from ntkstats.landscape._pool import CONVERGED, EXHAUSTED
-from ntkstats.landscape._problem import Problem
 from ntkstats.landscape._report import Report
 from ntkstats.landscape._search import followed
 from ntkstats.landscape._store import StoredPath
@@ -27,7 +24,7 @@ _PUSH = 1e-3  # off a saddle, along its lowest mode
 _RIDGES = 6  # saddles that a pathway may pass
 _NEAR = 0.05  # polishing must not move the end of a pathway further than this
 _KEPT = 120  # points of a pathway that are stored
-_WARM_UP = 3  # rounds of the Krylov modes, which start from nothing
+_LANES = 256
 
 
 @dataclass
@@ -75,7 +72,7 @@ def _descend(scape: Landscape, legs: list[_Leg], flow: Flow) -> int:
         ]
         paths = follow_flow(scape.problem, np.stack(pushed), flow)
         ends = np.stack([path.theta[-1] for path in paths])
-        polished = followed(scape.problem, ends, 0, Follow(), len(ends))
+        polished = followed(scape.problem, ends, 0, Follow(), _LANES)
         moved = np.linalg.norm(polished["theta"] - ends, axis=1)
         trusted = np.array([path.arrived for path in paths]) & (moved < _NEAR)
         polished["status"] = np.where(trusted, polished["status"], EXHAUSTED)
@@ -96,21 +93,6 @@ def _descend(scape: Landscape, legs: list[_Leg], flow: Flow) -> int:
                 further.append(leg)
         going = further
     return found
-
-
-def softest(problem: Problem, thetas: np.ndarray) -> np.ndarray:
-    """The mode of lowest curvature at each point [n, d], largest component positive."""
-    modes_at, carried = provider(problem)
-    x = jnp.asarray(thetas.T)
-    guess = jax.random.normal(jax.random.key(2), (problem.dim, carried, 1), x.dtype)
-    guess = jnp.broadcast_to(guess, (problem.dim, carried, len(thetas)))
-    compute = jax.jit(modes_at)
-    for _ in range(_WARM_UP if carried else 1):
-        modes = compute(x, guess, problem.data_as(np.float64))
-        guess = modes.vectors[:, :carried]
-    v = np.asarray(modes.vectors[:, 0]).T
-    lead = np.take_along_axis(v, np.abs(v).argmax(axis=1)[:, None], axis=1)
-    return v * np.sign(lead)
 
 
 def _whole(start: Point, path: Path, end: dict[str, float | np.ndarray], arrived: bool) -> Path:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkstats.landscape._follow import largest_curvature
-from ntkstats.landscape._modes import Modes, Provider, provider
+from ntkstats.landscape._modes import FLAT, Modes, Provider, provider
 from ntkstats.landscape._problem import Evaluate, Problem, batched
 from ntkstats.typing import Array, PyTree
 
@@ -92,7 +92,7 @@ def follow_flow(
     paths: list[Path] = []
     for first in range(0, len(starts), batch):
         block = np.asarray(starts[first : first + batch], np.float64)
-        width = max(8, 1 << (len(block) - 1).bit_length())
+        width = 8 if len(block) <= 8 else batch  # few shapes, few compilations
         x = jnp.asarray(np.resize(block, (width, problem.dim)).T)
         active = np.arange(width) < len(block)
         zero = jnp.zeros(width)
@@ -183,7 +183,7 @@ def _step(
 
 
 def _real(modes: Modes) -> Array:
-    return modes.values < 1e11  # zero modes carry no gradient, whatever curvature they were given
+    return modes.values < FLAT  # zero modes carry no gradient, whatever curvature they were given
 
 
 def _flattened(vectors: Array, modes: Modes) -> Array:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ntkstats.landscape._modes import Modes, Provider, provider
+from ntkstats.landscape._modes import FLAT, Modes, Provider, provider
 from ntkstats.landscape._pool import (
     CONVERGED,
     DIVERGED,
@@ -144,7 +144,7 @@ def _iteration(
 def largest_curvature(modes: Modes) -> Array:
     """Scale of the Hessian [B], at least one; zero modes do not count."""
     values = jnp.abs(modes.values)
-    return jnp.maximum(1.0, jnp.max(jnp.where(values < 1e11, values, 0), axis=0))
+    return jnp.maximum(1.0, jnp.max(jnp.where(values < FLAT, values, 0), axis=0))
 
 
 def step_along(modes: Modes, uphill: Array, max_step: float) -> Array:

@@ -39,7 +39,7 @@ def align(symmetry: Symmetry, reference: np.ndarray, theta: np.ndarray) -> Align
     """Permute (and flip, and rescale) the hidden units of ``theta`` towards a reference.
 
     One hidden layer is an assignment problem, solved exactly; several are matched in turn until
-    nothing improves, starting from a matching of what no permutation elsewhere can change.
+    nothing improves, starting from the point as it is and from a pass through the layers in order.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def align(symmetry: Symmetry, reference: np.ndarray, theta: np.ndarray) -> Align
         for layer in symmetry.layers:
             theta = _matched(layer, reference, theta)
         return Aligned(theta, float(np.linalg.norm(theta - reference)), True)
-    starts = [theta, _matched_by_size(symmetry, reference, theta)]
+    starts = [theta, _matched_forward(symmetry, reference, theta)]
     images = [_in_turn(symmetry, reference, start) for start in starts]
     nearest = min(images, key=lambda image: float(np.linalg.norm(image - reference)))
     return Aligned(nearest, float(np.linalg.norm(nearest - reference)), False)
@@ -89,28 +89,31 @@ def _in_turn(symmetry: Symmetry, reference: np.ndarray, theta: np.ndarray) -> np
     return theta
 
 
-def _matched(layer: Units, reference: np.ndarray, theta: np.ndarray) -> np.ndarray:
+def _matched(
+    layer: Units, reference: np.ndarray, theta: np.ndarray, columns: slice = slice(None)
+) -> np.ndarray:
     """The best permutation and signs of one layer, the others as they are."""
-    here, there = reference[layer.index], theta[layer.index]
+    here, there = reference[layer.index[:, columns]], theta[layer.index[:, columns]]
     overlap = here @ there.T
     gain = np.abs(overlap) if layer.odd else overlap
-    rows, columns = linear_sum_assignment(gain, maximize=True)
-    units = there[columns]
+    rows, chosen = linear_sum_assignment(gain, maximize=True)
+    units = theta[layer.index[chosen]]
     if layer.odd:
-        units = np.where(overlap[rows, columns] < 0, -1.0, 1.0)[:, None] * units
+        units = np.where(overlap[rows, chosen] < 0, -1.0, 1.0)[:, None] * units
     image = np.array(theta)
     image[layer.index] = units
     return image
 
 
-def _matched_by_size(symmetry: Symmetry, reference: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """A first guess for deep networks: units whose weights have the same sizes, in any order."""
+def _matched_forward(symmetry: Symmetry, reference: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """A first guess for deep networks: layer after layer by what leads in.
+
+    If the layers are listed from the input on, what leads into a layer is settled once the layers
+    before it are; an image of the reference is then undone exactly.
+    """
     for layer in symmetry.layers:
-        here, there = (np.sort(np.abs(point[layer.index]), axis=1) for point in (reference, theta))
-        distance = ((here[:, None] - there[None]) ** 2).sum(axis=-1)
-        _, columns = linear_sum_assignment(distance)
-        theta = np.array(theta)
-        theta[layer.index] = theta[layer.index[columns]]
+        inward = slice(layer.incoming) if layer.incoming else slice(None)
+        theta = _matched(layer, reference, theta, inward)
     return theta
 
 

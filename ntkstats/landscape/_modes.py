@@ -8,10 +8,12 @@ for saddles, gradient flow) works with either.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ntkstats.landscape._problem import Problem, batched
 from ntkstats.typing import Array, PyTree
@@ -25,7 +27,10 @@ KRYLOV = 24
 CARRIED = 3
 """Softest modes that one iteration hands to the next, beyond."""
 
-_DEFLATED = 1e12  # curvature that directions get in which the loss is flat by symmetry
+FLAT = 1e12
+"""What stands for the curvature along zero modes: declared, or missing from a Krylov space."""
+
+_WARM_UP = 4  # rounds of Krylov modes that start from nothing
 _GONE = 1e-8  # share of a vector that counts as rounding once the rest was projected out
 
 
@@ -77,20 +82,19 @@ def _dense(problem: Problem) -> Provider:
     def one(x: Array, data: PyTree) -> tuple[Array, Array, Array, Array]:
         f, g = gradient(x, data)
         hessian = jax.hessian(problem.value)(x, data)
-        flat = orthonormal(problem.zero_modes(x)) if problem.zero_modes else None
-        if flat is None:
-            return f, g, hessian, jnp.isfinite(hessian).all()
-        keep = jnp.eye(problem.dim, dtype=x.dtype) - flat @ flat.T
-        hessian = keep @ hessian @ keep + _DEFLATED * (flat @ flat.T)
-        return f, keep @ g, hessian, jnp.isfinite(hessian).all()
+        if problem.zero_modes is None:
+            return f, g, hessian, jnp.zeros_like(hessian)
+        flat = orthonormal(problem.zero_modes(x))
+        flat = flat @ flat.T
+        keep = jnp.eye(problem.dim, dtype=x.dtype) - flat
+        return f, keep @ g, keep @ hessian @ keep, flat
 
     def modes(x: Array, guess: Array, data: PyTree) -> Modes:
         del guess
-        f, g, hessian, finite = jax.vmap(one, (-1, None), (0, -1, 0, 0))(x, data)
-        finite = finite & jnp.isfinite(f) & jnp.isfinite(g).all(axis=0)
-        # Solvers may loop forever or return garbage on NaN, so they never see one.
-        hessian = jnp.where(finite[:, None, None], hessian, 0)
-        values, vectors = jnp.linalg.eigh(0.5 * (hessian + hessian.mT))
+        f, g, hessian, flat = jax.vmap(one, (-1, None), (0, -1, 0, 0))(x, data)
+        finite = jnp.isfinite(f) & jnp.isfinite(g).all(axis=0)
+        finite = finite & jnp.isfinite(hessian).all(axis=(1, 2))
+        values, vectors = _eigh(hessian, flat, finite)
         vectors = jnp.moveaxis(vectors, 0, -1)
         return Modes(f, g, values.T, vectors, jnp.sum(vectors * g[:, None], axis=0), finite)
 
@@ -128,15 +132,28 @@ def _krylov(problem: Problem, size: int) -> Provider:
         basis, images = jax.lax.fori_loop(0, size, grow, (empty, empty))
         small = jnp.einsum("idb,jdb->bij", basis, images, precision="highest")
         finite = jnp.isfinite(small).all(axis=(1, 2)) & jnp.isfinite(f)
-        small = jnp.where(finite[:, None, None], 0.5 * (small + small.mT), 0)
         # Directions that add nothing to the space are zero; they must not pass for flat ones.
-        empty_slots = 1 - jnp.sum(basis * basis, axis=1)
-        small = small + _DEFLATED * jax.vmap(jnp.diag, -1)(jnp.round(empty_slots))
-        values, rotation = jnp.linalg.eigh(small)
+        missing = jnp.round(1 - jnp.sum(basis * basis, axis=1))
+        values, rotation = _eigh(small, jax.vmap(jnp.diag, -1)(missing), finite)
         vectors = jnp.einsum("idb,bik->dkb", basis, rotation, precision="highest")
         return Modes(f, g, values.T, vectors, jnp.sum(vectors * g[:, None], axis=0), finite)
 
     return modes
+
+
+def _eigh(matrix: Array, flat: Array, finite: Array) -> tuple[Array, Array]:
+    """Eigenvalues [B, k] and eigenvectors [B, k, k], those in the range of ``flat`` last.
+
+    ``flat`` are projections onto directions in which the matrices are zero. They are lifted just
+    above the rest, not to `FLAT` itself, beside which the others would drown in rounding.
+    """
+    # Solvers may loop forever or return garbage on NaN, so they never see one.
+    matrix = jnp.where(finite[:, None, None], 0.5 * (matrix + matrix.mT), 0)
+    flat = jnp.where(finite[:, None, None], flat, 0)
+    above = 1 + 2 * jnp.sqrt(jnp.sum(matrix * matrix, axis=(1, 2), keepdims=True))
+    values, vectors = jnp.linalg.eigh(matrix + above * flat)
+    share = jnp.einsum("bij,bjk->bik", flat, vectors, precision="highest")
+    return jnp.where(jnp.sum(share * share, axis=1) > 0.5, FLAT, values), vectors
 
 
 def _projector(problem: Problem, x: Array) -> Callable[[Array], Array]:
@@ -173,3 +190,42 @@ def orthonormal(columns: Array) -> Array:
         new = norm > _GONE * largest
         basis = basis.at[:, j].set(jnp.where(new, v / jnp.where(new, norm, 1), 0))
     return basis
+
+
+def softest(problem: Problem, thetas: np.ndarray) -> np.ndarray:
+    """The mode of lowest curvature at each point [n, d], largest component positive; under x64."""
+    if problem.dim <= DENSE_UP_TO:
+        v = np.stack([hessian_modes(problem, theta)[1][:, 0] for theta in thetas])
+    else:
+        v = _softest_krylov(problem, thetas)
+    lead = np.take_along_axis(v, np.abs(v).argmax(axis=1)[:, None], axis=1)
+    return v * np.sign(lead)
+
+
+def hessian_modes(problem: Problem, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors of the Hessian at one point [d]; under x64."""
+    hessian = _hessian(problem)(jnp.asarray(theta), problem.data_as(np.float64))
+    values, vectors = np.linalg.eigh(np.asarray(hessian))
+    return values, vectors
+
+
+@lru_cache(maxsize=32)
+def _hessian(problem: Problem) -> Callable[[Array, PyTree], Array]:
+    return jax.jit(jax.hessian(problem.value))
+
+
+@lru_cache(maxsize=32)
+def _compiled(problem: Problem) -> tuple[Provider, int]:
+    modes, carried = provider(problem)
+    return jax.jit(modes), carried
+
+
+def _softest_krylov(problem: Problem, thetas: np.ndarray) -> np.ndarray:
+    modes_at, carried = _compiled(problem)
+    x, data = jnp.asarray(thetas.T), problem.data_as(np.float64)
+    guess = jax.random.normal(jax.random.key(2), (problem.dim, carried, 1), x.dtype)
+    guess = jnp.broadcast_to(guess, (problem.dim, carried, len(thetas)))
+    for _ in range(_WARM_UP):
+        modes = modes_at(x, guess, data)
+        guess = modes.vectors[:, :carried]
+    return np.asarray(guess[:, 0]).T

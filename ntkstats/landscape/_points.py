@@ -11,12 +11,11 @@ import numpy as np
 
 from ntkstats._compat import x64
 from ntkstats.landscape._matching import orbit_size, same
-from ntkstats.landscape._modes import DENSE_UP_TO, orthonormal
+from ntkstats.landscape._modes import DENSE_UP_TO, FLAT, orthonormal
 from ntkstats.landscape._problem import Problem
 
 _ENERGY = 1e-9  # relative: what polishing in float64 leaves
 _SPECTRUM = 1e-5  # of the largest curvature
-_DEFLATED = 1e11  # larger curvatures stand for declared zero modes
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +75,8 @@ def point_from(
     problem: Problem, theta: np.ndarray, energy: float, gradient: float, values: np.ndarray
 ) -> Point:
     """A row from what a search reports."""
-    declared = int((values > _DEFLATED).sum())
-    spectrum = np.asarray(values[values <= _DEFLATED], float)
+    declared = int((values >= FLAT).sum())
+    spectrum = np.asarray(values[values < FLAT], float)
     scale = max(1.0, float(np.abs(spectrum).max(initial=0)))
     flat = int((np.abs(spectrum) <= ZERO * scale).sum())
     index = int((spectrum < -ZERO * scale).sum())
@@ -145,7 +144,7 @@ def tell_apart(
             )
         while group.size:
             first = int(group[0])
-            spectrum = values[first][values[first] <= _DEFLATED]
+            spectrum = values[first][values[first] < FLAT]
             number = len(known) + len(new)
             new.append(first)
             owner[first] = number

@@ -13,7 +13,7 @@ import numpy as np
 from ntkstats._compat import x64
 from ntkstats.errors import LandscapeError
 from ntkstats.landscape._follow import Follow, follower
-from ntkstats.landscape._modes import DENSE_UP_TO
+from ntkstats.landscape._modes import DENSE_UP_TO, hessian_modes
 from ntkstats.landscape._pool import CONVERGED, DIVERGED, NOT_FINITE, drain
 from ntkstats.landscape._problem import Problem
 from ntkstats.landscape._quench import Quench, quencher
@@ -128,12 +128,7 @@ def _mode_directions(scape: Landscape, chosen: np.ndarray, rng: np.random.Genera
         direction = rng.normal(size=(len(chosen), d))
         return direction / np.linalg.norm(direction, axis=1, keepdims=True)
     which, place = np.unique(chosen, return_inverse=True)
-    data = scape.problem.data_as(np.float64)
-    hessian = jax.jit(jax.hessian(scape.problem.value))
-    modes = [
-        np.linalg.eigh(np.asarray(hessian(jnp.asarray(scape.points[i].theta), data)))[1]
-        for i in which
-    ]
+    modes = [hessian_modes(scape.problem, scape.points[i].theta)[1] for i in which]
     return np.stack(modes)[place, :, rng.integers(d, size=len(chosen))]
 
 

@@ -39,6 +39,7 @@ def mueller_brown() -> Problem:
     """
 
     def loss(theta: Array) -> Array:
+        theta = jnp.asarray(theta)
         height, a, b, c, x0, y0 = jnp.asarray(_MB.T, theta.dtype)
         x, y = theta[0] - x0, theta[1] - y0
         return jnp.sum(height * jnp.exp(a * x * x + b * x * y + c * y * y))
@@ -172,6 +173,7 @@ def xor_network(hidden: int, l2: float) -> Problem:
     ends = np.cumsum([2 * hidden, 2 * hidden, hidden])
 
     def loss(theta: Array) -> Array:
+        theta = jnp.asarray(theta)
         x = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]], theta.dtype)
         target = jnp.array([[1, 0], [0, 1], [0, 1], [1, 0]], theta.dtype)
         w1, w2, b1, b2 = jnp.split(theta, ends)
