@@ -91,7 +91,7 @@ class Problem:
     def value(self, theta: Array, data: PyTree) -> Array:
         """The loss with its data as an argument, in the precision of ``theta``."""
         value = self.loss(theta) if self.data is None else self.loss(theta, data)
-        return value.astype(theta.dtype)  # constants of the loss may be wider
+        return value.astype(jnp.result_type(theta))  # constants of the loss may be wider
 
     def starts(self, key: Array, n: int) -> np.ndarray:
         """``n`` random starts [n, d]."""

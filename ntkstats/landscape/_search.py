@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ntkstats.landscape._landscape import Landscape
 
 _BLOCK = 2048  # starts between two commits; part of what a key means, so it stays
+_POLISHED = 256  # lanes; more are no faster, and saddle searches share these programs
 _AMPLITUDES = (0.2, 1.6)
 _NOISE = 0.1  # of the amplitude, spread over all coordinates
 _LOST = 0.2  # share of failed searches from which on the loss itself is looked at
@@ -61,7 +62,7 @@ def quenched(
         )
         alive = ~np.isin(coarse["status"], (NOT_FINITE, DIVERGED))
         ends = coarse["theta"].astype(np.float64)
-        fine = followed(problem, ends[alive], 0, polish, batch)
+        fine = followed(problem, ends[alive], 0, polish, min(batch, _POLISHED))
     found = {name: np.zeros((len(theta), *of.shape[1:]), of.dtype) for name, of in fine.items()}
     for name, of in fine.items():
         found[name][alive] = of

@@ -25,8 +25,7 @@ class Tree(NamedTuple):
     leaves
         Number of minima at or below each node [nodes].
     position
-        Horizontal place of each node, branches side by side and deepest ones in the middle
-        [nodes].
+        Horizontal place of each node: branches side by side, deep ones in the middle [nodes].
     orbit
         Orbit sizes of the minima [n].
     name
@@ -109,41 +108,63 @@ def disconnectivity(network: Network) -> Tree:
         leaves += [leaves[here] + leaves[there]]
         parent[here] = parent[there] = len(parent) - 1
         top[a] = top[b] = len(parent) - 1
-    position = _positions(np.array(parent), np.array(level), np.array(leaves), n)
+    position = _positions(np.array(parent), np.array(level), np.array(leaves))
     orbit = network.minima.orbit
     return Tree(np.array(parent), np.array(level), np.array(leaves), position, orbit, network.name)
 
 
-def _positions(parent: np.ndarray, level: np.ndarray, leaves: np.ndarray, n: int) -> np.ndarray:
-    """Every branch as wide as it has leaves; the deepest in the middle of its siblings."""
+def _positions(parent: np.ndarray, level: np.ndarray, leaves: np.ndarray) -> np.ndarray:
+    """Every branch as wide as it has leaves, its deepest one as near its middle as possible."""
+    below: list[list[int]] = [[] for _ in parent]
     deepest = np.array(level)
-    for node in range(n, len(parent)):  # children come before their parents
-        children = np.flatnonzero(parent == node)
-        deepest[node] = deepest[children].min()
+    for node, above in enumerate(parent):  # children come before their parents
+        below[node].sort(key=lambda child: (deepest[child], child))
+        if below[node]:
+            deepest[node] = deepest[below[node][0]]
+        if above >= 0:
+            below[above].append(node)
+    roots = sorted(np.flatnonzero(parent < 0), key=lambda node: deepest[node])
     position = np.zeros(len(parent))
-
-    def place(node: int, left: float) -> None:
-        stack = [(node, left)]
-        while stack:
-            node, left = stack.pop()
-            position[node] = left + leaves[node] / 2
-            for child in _arranged(np.flatnonzero(parent == node), deepest):
-                stack.append((child, left))
-                left += leaves[child]
-
-    left = 0.0
-    for node in _arranged(np.flatnonzero(parent < 0), deepest):
-        place(int(node), left)
-        left += leaves[node]
+    total = float(leaves[roots].sum())
+    stack = list(_laid_out(roots, leaves, 0.0, total / 2))
+    order = []
+    while stack:
+        node, left, target = stack.pop()
+        position[node] = left + leaves[node] / 2
+        order.append(node)
+        stack += _laid_out(below[node], leaves, left, target)
+    for node in reversed(order):
+        # A straight stem down to the deepest minimum; only a lone pair parts evenly.
+        if leaves[node] > 2:
+            position[node] = position[below[node][0]]
     return position
 
 
-def _arranged(nodes: np.ndarray, deepest: np.ndarray) -> list[int]:
-    """Highest outside, deepest inside, alternating left and right."""
-    ordered: list[int] = []
-    for i, node in enumerate(nodes[np.argsort(deepest[nodes], kind="stable")]):
-        ordered.insert(0 if i % 2 else len(ordered), int(node))
-    return ordered
+def _laid_out(
+    nodes: list[int], leaves: np.ndarray, left: float, target: float
+) -> list[tuple[int, float, float]]:
+    """Siblings, the deepest first, side by side from ``left``: node, left edge, where to aim.
+
+    The others go to whichever side moves the deepest towards the target.
+    """
+    if not nodes:
+        return []
+    main, *others = nodes
+    before: list[int] = []
+    after: list[int] = []
+    edge = left
+    for node in others:
+        if edge + leaves[main] / 2 < target - leaves[node] / 2:
+            before.append(node)
+            edge += leaves[node]
+        else:
+            after.insert(0, node)
+    placed = []
+    for node in (*before, main, *after):
+        middle = left + leaves[node] / 2
+        placed.append((node, left, target if node == main else middle))
+        left += leaves[node]
+    return placed
 
 
 def barrier_heights(network: Network) -> np.ndarray:

@@ -9,7 +9,7 @@ from ntkstats import landscape
 def explored(problem, starts, *, top=1, path=None, seed=0, saddle_starts=None):
     """Minima, saddles up to an index, and pathways."""
     scape = landscape.Landscape(problem, path)
-    scape.find_minima(key=jax.random.key(seed), starts=starts, batch=256)
+    scape.find_minima(key=jax.random.key(seed), starts=starts)
     follow = landscape.Follow(max_iterations=100)
     for index in range(1, top + 1):
         key = jax.random.key(seed + index)

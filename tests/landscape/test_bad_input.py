@@ -96,7 +96,7 @@ def test_a_plateau_is_a_point_without_curvature():
         (lambda: landscape.Problem(3.0, 2), "expected a function"),
         (lambda: landscape.Problem(lambda t: t.sum(), 0), "expected the number of parameters"),
         (lambda: landscape.Problem(lambda t: t, 2), "expected a real scalar"),
-        (lambda: landscape.Problem(lambda t: (X @ t[:3]).sum(), 2), "cannot be called"),
+        (lambda: landscape.Problem(lambda t: (X @ t).sum(), 3), "cannot be called"),
         (lambda: landscape.Landscape(lambda t: t.sum()), "expected a Problem"),
         (lambda: landscape.lennard_jones(2), "at least 3"),
         (lambda: landscape.xor_network(0, 0.1), "at least 1"),

@@ -29,7 +29,7 @@ def scape():
         ntk=data, name="xor from a model",
     )  # fmt: skip
     found = landscape.Landscape(problem)
-    found.find_minima(key=jax.random.key(0), starts=128, batch=256)
+    found.find_minima(key=jax.random.key(0), starts=128)
     found.find_saddles(
         key=jax.random.key(1), starts=256, follow=landscape.Follow(max_iterations=60)
     )
@@ -52,7 +52,8 @@ def test_the_kernel_of_every_point_is_stored(scape):
         b1, b2, w1, w2 = np.split(point.theta, [1, 3, 5])
         params = {"b1": b1, "b2": b2, "w1": w1.reshape(1, 2), "w2": w2.reshape(2, 1)}
         params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
-        kernel = empirical_ntk(model, params, None, data, outputs="trace", precision="float64")
+        params, state = model.split(params)
+        kernel = empirical_ntk(model, params, state, data, outputs="trace", precision="float64")
         values = spectrum.eigenvalues(kernel.matrix)
         expected = float(spectrum.von_neumann_entropy(values))
         assert point.observed["ntk_entropy"] == pytest.approx(expected, abs=1e-5)

@@ -31,7 +31,7 @@ def test_a_landscape_is_read_back_as_it_was(xor2):
         mine, theirs = xor2.path(saddle, 1), again.path(saddle, 1)
         np.testing.assert_array_equal(mine.path.theta, theirs.path.theta)
         # A search that ended is not run again.
-        report = again.find_minima(key=jax.random.key(0), starts=1000, batch=256)
+        report = again.find_minima(key=jax.random.key(0), starts=1000)
         assert report.converged == 1000
         same_rows(xor2, again)
         assert again.connect().starts == 0
@@ -40,7 +40,7 @@ def test_a_landscape_is_read_back_as_it_was(xor2):
 def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch):
     monkeypatch.setattr(_search, "_BLOCK", 32)
     problem = landscape.mueller_brown()
-    settings = {"key": jax.random.key(5), "starts": 96, "batch": 256}
+    settings = {"key": jax.random.key(5), "starts": 96}
     whole = landscape.Landscape(problem)
     whole.find_minima(**settings)
     calls = []

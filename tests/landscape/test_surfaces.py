@@ -68,7 +68,7 @@ def test_elastic_bands_find_the_transition_states(mueller_brown):
     for top, saddle in zip(tops, reversed(SADDLES), strict=True):
         assert np.linalg.norm(top - saddle[:2]) < 0.1
     fresh = landscape.Landscape(problem)
-    fresh.find_minima(key=jax.random.key(0), starts=100, batch=256)
+    fresh.find_minima(key=jax.random.key(0), starts=100)
     report = fresh.bridge([(0, 2), (1, 2)])
     assert (report.converged, report.new) == (2, 2)
     energies = fresh.network().saddles.energy

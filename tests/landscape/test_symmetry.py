@@ -31,9 +31,10 @@ def deep_loss(params):
     x = np.random.default_rng(3).normal(size=(7, 2))
 
     def loss(theta):
-        p = unflatten(theta)
-        h = jnp.tanh(jnp.tanh(x @ p["a"] + p["ab"]) @ p["b"] + p["bb"]) @ p["c"]
-        return jnp.mean((h[:, 0] - x[:, 0] * x[:, 1]) ** 2) + 0.01 * jnp.sum(theta**2)
+        theta = jnp.asarray(theta)
+        p, z = unflatten(theta), jnp.asarray(x, theta.dtype)
+        h = jnp.tanh(jnp.tanh(z @ p["a"] + p["ab"]) @ p["b"] + p["bb"]) @ p["c"]
+        return jnp.mean((h[:, 0] - z[:, 0] * z[:, 1]) ** 2) + 0.01 * jnp.sum(theta**2)
 
     return loss
 
