@@ -14,6 +14,7 @@ from ntkstats import checkpoints as checkpoints  # noqa: E402
 from ntkstats import collectors as collectors  # noqa: E402
 from ntkstats import errors as errors  # noqa: E402
 from ntkstats import kernels as kernels  # noqa: E402
+from ntkstats import landscape as landscape  # noqa: E402
 from ntkstats import models as models  # noqa: E402
 from ntkstats import plots as plots  # noqa: E402
 from ntkstats import recording as recording  # noqa: E402
@@ -53,6 +54,7 @@ __all__ = [
     "empirical_ntk",
     "errors",
     "kernels",
+    "landscape",
     "list_runs",
     "models",
     "ntk_diagonal",

@@ -205,6 +205,34 @@ class CheckpointMismatchError(CheckpointError):
     """
 
 
+# --- loss landscapes --------------------------------------------------------------------------
+
+
+class LandscapeError(NtkStatsError, ValueError):
+    """A loss landscape was asked for something that its definition or contents cannot give.
+
+    Raised for a loss that is no scalar, parameters of another dimension, a declared symmetry that
+    does not leave the loss unchanged, settings that make no sense, and networks that lack what an
+    analysis needs.
+    """
+
+
+class ProblemMismatchError(LandscapeError, StoreError):
+    """A stored landscape belongs to another problem.
+
+    The loss at fixed points, or the dimension, differs from what the file was made with. Give the
+    problem it was made with, or another path.
+    """
+
+
+class LandscapeWarning(NtkStatsWarning):
+    """A search ended in a way that its user should know about; what was found is stored.
+
+    Searches that diverged or met numbers that are not finite, flat directions that no declared
+    zero mode explains, gradients that jump.
+    """
+
+
 # --- everything else --------------------------------------------------------------------------
 
 
@@ -214,6 +242,8 @@ class TrainingError(NtkStatsError, ValueError):
 
 class AnalysisError(NtkStatsError, ValueError):
     """A trajectory, correlation or power law was asked of numbers that cannot give one."""
+
+
 class SelectionError(NtkStatsError, ValueError):
     """Data cannot be selected, or a set cannot be scored, with what was given.
 

@@ -25,6 +25,7 @@ ORDER = (
     "training",
     "analysis",
     "selection",
+    "landscape",
     "plots",
     "cli",
     "__main__",

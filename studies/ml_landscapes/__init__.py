@@ -1,0 +1,1 @@
+"""Landscapes of small networks: the figures of the documentation."""
