@@ -51,11 +51,11 @@ def trajectories(
         by_panel.setdefault(panel, {})[name] = place.data.rename({SEED: "member"})
     names = [str(v) for v in table[along].values.tolist()]
     colors = dict(zip(names, shades(len(names)), strict=True))
-    figure, axes = _panels(len(by_panel))
+    figure, axes = _panels(len(by_panel), share=True)
+    log = _spans_decades(field, table[field].values)
     for ax, (title, runs) in zip(axes, by_panel.items(), strict=True):
-        plots.dynamics(
-            {name: runs[name] for name in names if name in runs}, (field,), axes=ax, color=colors
-        )
+        shown = {name: runs[name] for name in names if name in runs}
+        plots.dynamics(shown, (field,), axes=ax, color=colors, logy=log)
         ax.set_title(title)
     _once(axes)
     handles = [mpl.lines.Line2D([], [], color=colors[n], label=n) for n in names]
@@ -69,7 +69,7 @@ def shades(n: int) -> list[Any]:
     """`n` colours in order, from dark to light, told apart by lightness alone."""
     if n == 1:
         return [PALETTE[0]]
-    return [tuple(c) for c in mpl.colormaps["viridis"](np.linspace(0.0, 0.88, n))]
+    return [tuple(c) for c in mpl.colormaps["viridis"](np.linspace(0.0, 0.8, n))]
 
 
 def phase_map(
@@ -97,13 +97,16 @@ def phase_map(
     for place in places(table):
         if place.label in found:
             rows.setdefault(", ".join(f"{place.values[d]}" for d in rest), []).append(place)
+    if not rows:
+        msg = "A phase map needs the phases of at least one point; pass those of phases_at(table)."
+        raise StudyError(msg)
     width = float(mpl.rcParams["figure.figsize"][0])
     figure, grid = plt.subplots(
         len(rows), 3, figsize=(width, len(rows) * width * 0.36), squeeze=False, layout="constrained"
     )
     amounts = [(p.compression.value, p.formation.value) for p in found.values()]
     top = float(np.nanmax(np.array(amounts), initial=0.0)) or 1.0
-    titles = ("compression", "structure formation", "which prevails")
+    titles = ("compression", "structure formation", "formation - compression")
     for axes, (name, here) in zip(grid, rows.items(), strict=True):
         layers = _layers(table, here, found, x, y)
         for ax, (values, texts), title in zip(axes, layers, titles, strict=True):
@@ -125,7 +128,7 @@ def phase_map(
             bar = figure.colorbar(image, ax=ax, aspect=25, pad=0.03)
             bar.outline.set_visible(False)
             if share:
-                bar.set_label(f"formation - compression ({units})")
+                bar.set_label(units)
         axes[0].set_ylabel(f"{name}\n{y}" if name else y)
     return figure
 
@@ -261,7 +264,17 @@ def _said(part: Interval) -> str:
     return f"{part.value:.2f} [{part.low:.2f}, {part.high:.2f}]"
 
 
-def _panels(n: int, columns: int = 3, aspect: float = 0.85) -> tuple[Figure, list[Axes]]:
+def _spans_decades(field: str, values: np.ndarray) -> bool:
+    """Whether the panels are to have a logarithmic scale, all of them."""
+    finite = values[np.isfinite(values)]
+    if not finite.size or field.startswith("accuracy") or finite.min() <= 0:
+        return False
+    return bool(finite.max() > 30 * finite.min())
+
+
+def _panels(
+    n: int, columns: int = 3, aspect: float = 0.85, *, share: bool = False
+) -> tuple[Figure, list[Axes]]:
     if n > _MOST_PANELS:
         msg = f"{n} panels are more than a page holds ({_MOST_PANELS}); select first."
         raise StudyError(msg)
@@ -269,7 +282,9 @@ def _panels(n: int, columns: int = 3, aspect: float = 0.85) -> tuple[Figure, lis
     rows = -(-n // columns)
     width = float(mpl.rcParams["figure.figsize"][0])
     size = (width, rows * width / max(columns, 2) * aspect + 0.4)
-    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure, grid = plt.subplots(
+        rows, columns, figsize=size, squeeze=False, layout="constrained", sharey=share
+    )
     for spare in grid.ravel()[n:]:
         figure.delaxes(spare)
     return figure, list(grid.ravel()[:n])

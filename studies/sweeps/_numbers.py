@@ -14,6 +14,8 @@ from ntkstats.analysis import Interval, Phases
 from studies._errors import StudyError
 from studies.sweeps._table import SEED, STEP, TASK_DIM
 
+_MOST = 500  # records of one trajectory: the search for phases takes the square of them
+
 
 class Place(NamedTuple):
     """One point of the table.
@@ -75,10 +77,17 @@ def phases_at(table: xr.Dataset, field: str = "entropy", **options: Any) -> dict
 
 
 def phases_of(place: Place, field: str = "entropy", **options: Any) -> Phases:
-    """Phases of a field at one point; members that it does not have are no dropped seeds."""
-    values = place.data[field].transpose(STEP, SEED).values
-    there = np.isfinite(values).any(axis=0) | place.data["diverged"].values
-    return analysis.phases(place.data[STEP].values, values[:, there], **options)
+    """Phases of a field at one point; diverged seeds are left out and counted as dropped.
+
+    Of many thousand records an even part is used, first and last included.
+    """
+    values = place.data[field].transpose(STEP, SEED).values.astype(np.float64)
+    diverged = place.data["diverged"].values
+    values[:, diverged] = np.nan
+    there = np.isfinite(values).any(axis=0) | diverged  # others are no members of this ensemble
+    steps = place.data[STEP].values
+    used = np.unique(np.linspace(0, steps.size - 1, min(steps.size, _MOST)).round().astype(int))
+    return analysis.phases(steps[used], values[np.ix_(used, there)], **options)
 
 
 class Trend(NamedTuple):
@@ -117,12 +126,8 @@ def trends(table: xr.Dataset, found: Mapping[str, Phases]) -> tuple[Trend, ...]:
 def ends(place: Place, field: str) -> tuple[np.ndarray, np.ndarray]:
     """First and last record of every seed ``(seed,)``; NaN where it is not finite."""
     values = place.data[field].transpose(STEP, SEED).values.astype(np.float64)
-    recorded = np.isfinite(values).any(axis=1)
-    if not recorded.any():
-        nothing = np.full(values.shape[1], np.nan)
-        return nothing, nothing
-    first, last = values[recorded][[0, -1]]
-    return np.where(np.isfinite(first), first, np.nan), np.where(np.isfinite(last), last, np.nan)
+    first, last = np.where(np.isfinite(values), values, np.nan)[[0, -1]]
+    return first, last
 
 
 def final_loss(table: xr.Dataset) -> str | None:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from ntkstats import plots
 from ntkstats.analysis import Interval, Phases
+from studies._errors import StudyError
 from studies._folder import read_json, write_whole
 from studies._study import Report, Study
 from studies.sweeps import _figures
@@ -39,7 +40,13 @@ class Drawn(NamedTuple):
     figure: Figure
 
 
-def compare(ds: xr.Dataset, *, venue: str = "neurips") -> Iterator[Drawn]:
+def compare(
+    ds: xr.Dataset,
+    *,
+    venue: str = "neurips",
+    found: Mapping[str, Phases] | None = None,
+    skipped: list[str] | None = None,
+) -> Iterator[Drawn]:
     """Draw every figure that the table has the numbers for, one after the other.
 
     Draw and save each inside `ntkstats.plots.style`; `report_sweep` does both.
@@ -50,6 +57,10 @@ def compare(ds: xr.Dataset, *, venue: str = "neurips") -> Iterator[Drawn]:
         From `table`.
     venue
         As in `ntkstats.plots.style`.
+    found
+        From `phases_at`, if they are known already.
+    skipped
+        Takes the reasons of figures that the table is too large for; without it they raise.
 
     Yields
     ------
@@ -57,8 +68,14 @@ def compare(ds: xr.Dataset, *, venue: str = "neurips") -> Iterator[Drawn]:
         Close its figure when it is done with.
     """
     with plots.style(venue):
-        for make in _makers(ds):
-            drawn = make()
+        for make in _makers(ds, found):
+            try:
+                drawn = make()
+            except StudyError as error:
+                if skipped is None:
+                    raise
+                skipped.append(f"Not drawn: {error}")
+                continue
             yield drawn
             plt.close(drawn.figure)
 
@@ -79,8 +96,10 @@ def report_sweep(
     out = folder / REPORT
     out.mkdir(exist_ok=True)
     runs = _runs_in(folder, ds)
+    found = phases_at(ds) if "entropy" in ds else {}
     pictures, files = [], []
-    for drawn in compare(ds, venue=venue):
+    skipped: list[str] = []
+    for drawn in compare(ds, venue=venue, found=found, skipped=skipped):
         pdf, svg, beside = plots.save(
             drawn.figure, out / drawn.name, runs=[r["run_id"] for r in runs], formats=("pdf", "svg")
         )
@@ -89,7 +108,6 @@ def report_sweep(
         write_whole(beside, json.dumps(about, indent=2) + "\n")
         pictures.append(Picture(drawn.title, drawn.caption, svg))
         files.append(pdf)
-    found = phases_at(ds) if "entropy" in ds else {}
     text = words(ds, found)
     numbers = out / "numbers.json"
     write_whole(numbers, json.dumps(_plain(_numbers(ds, found)), indent=2) + "\n")
@@ -98,19 +116,22 @@ def report_sweep(
     title = f"{ds.attrs['study']}: {' x '.join(ds.attrs['grid'])}"
     tables = [_phase_rows(found), _failure_rows(folder), _run_rows(runs)]
     write_whole(
-        index, page(title, text, warnings(ds), pictures, [rows for rows in tables if rows.rows])
+        index,
+        page(
+            title, text, [*warnings(ds), *skipped], pictures, [rows for rows in tables if rows.rows]
+        ),
     )
     return Report(text, (index, *files, numbers, parquet))
 
 
-def _makers(ds: xr.Dataset) -> Iterator[Callable[[], Drawn]]:
+def _makers(ds: xr.Dataset, found: Mapping[str, Phases] | None) -> Iterator[Callable[[], Drawn]]:
     for field in ("entropy", "trace", "loss", "loss_test", "accuracy_test"):
         if field in ds:
             yield partial(_trajectories, ds, field)
     shown = [f for f in _FIELDS if f in ds]
     known = sizes(ds)
     if len(known) > 1 and "entropy" in ds:
-        yield partial(_phase_map, ds)
+        yield partial(_phase_map, ds, phases_at(ds) if found is None else found)
     for size in known:
         if shown:
             yield partial(_scaling, ds, size, shown)
@@ -128,13 +149,13 @@ def _trajectories(ds: xr.Dataset, field: str) -> Drawn:
     return Drawn(f"trajectories-{field}", f"{field} over training", caption, figure)
 
 
-def _phase_map(ds: xr.Dataset) -> Drawn:
+def _phase_map(ds: xr.Dataset, found: Mapping[str, Phases]) -> Drawn:
     caption = (
         "How much the entropy falls in phases of compression and rises in phases of structure "
-        "formation, mean over seeds; in brackets where the 95 % interval holds 0. Arrows: the "
-        "phases in order; a hyphen is a plateau."
+        "formation, mean over seeds: 0 where no such phase is found, in brackets where the 95 % "
+        "interval holds 0. Arrows: the phases in order; a hyphen is a plateau."
     )
-    figure = _figures.phase_map(ds, phases_at(ds))
+    figure = _figures.phase_map(ds, found)
     return Drawn("phase-map", "Compression against structure formation", caption, figure)
 
 

@@ -22,6 +22,9 @@ from studies.sweeps._work import TASK, failure_in
 
 TASK_DIM, SEED, STEP = "task", "seed", "step"
 
+# Attributes of a field in which runs of one table must agree.
+_MEANING = ("units", "convention", "outputs", "average_outputs", "estimator")
+
 Align = Literal["union", "common", "same"]
 
 
@@ -174,7 +177,7 @@ def _only_run(folder: Path) -> xr.Dataset:
         ]
         one = run[names].reset_coords(drop=True)
         parts.append(one.rename({axis: STEP}) if axis != STEP else one)
-    merged = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="drop")
+    merged = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
     return merged.assign_attrs(run.attrs)
 
 
@@ -248,10 +251,21 @@ def _divergence(run: xr.Dataset) -> np.ndarray:
 
 
 def _attrs(runs: Sequence[xr.Dataset], name: str) -> dict[str, Any]:
-    for run in runs:
-        if name in run:
-            return dict(run[name].attrs)
-    return {}
+    """Attributes on which all runs agree; those that say what a number means have to."""
+    each = [run[name].attrs for run in runs if name in run]
+    for key in _MEANING:
+        found = sorted({str(attrs.get(key)) for attrs in each})
+        if len(found) > 1:
+            msg = (
+                f"{name!r} does not mean the same in all runs: {key} is {' and '.join(found)}. "
+                "Sweep over one convention at a time."
+            )
+            raise StudyError(msg)
+    return {
+        key: value
+        for key, value in each[0].items()
+        if all(key in attrs and attrs[key] == value for attrs in each)
+    }
 
 
 def _config_coords(

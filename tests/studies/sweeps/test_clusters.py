@@ -53,6 +53,7 @@ def cluster(tmp_path):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_dask_worker_is_killed_midway_and_nothing_is_lost(tmp_path, cluster, quiet):
     file, workers = cluster
     folder = tmp_path / "s"
@@ -91,6 +92,26 @@ def test_a_dask_worker_is_killed_midway_and_nothing_is_lost(tmp_path, cluster, q
     assert not list(folder.glob("tasks/*.partial"))
     assert not list(folder.glob("failed/*"))
     assert run_sweep(plan, folder, quiet).kept == 5
+
+
+def test_dask_runs_every_task_and_tells_of_failures(tmp_path, quiet):
+    distributed = pytest.importorskip("distributed")
+    plan = sweep(gram.study, {"size": (4, 6, 8)}, base=gram.Config(mishap="raise@6"))
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+    ) as cluster:
+        where = {"scheduler": cluster.scheduler_address}
+        tally = run_sweep(plan, tmp_path / "s", quiet, executor="dask", options=where)
+    assert (tally.ran, [o.label for o in tally.failed]) == (2, ["Gram 6x12"])
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_submitit_runs_every_task_and_tells_of_failures(tmp_path, quiet):
+    pytest.importorskip("submitit")
+    plan = sweep(gram.study, {"size": (4, 6, 8)}, base=gram.Config(mishap="raise@6"))
+    where = {"cluster": "debug"}
+    tally = run_sweep(plan, tmp_path / "s", quiet, executor="slurm", options=where)
+    assert (tally.ran, [o.label for o in tally.failed]) == (2, ["Gram 6x12"])
 
 
 def test_a_scheduler_that_does_not_answer(tmp_path, quiet, monkeypatch):
@@ -146,6 +167,7 @@ def slurm(tmp_path, monkeypatch):
     return tmp_path / "state"
 
 
+@pytest.mark.slow
 # submitit of some versions leaves files open
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_slurm_gets_one_array_and_its_failures_are_told(tmp_path, quiet, slurm):

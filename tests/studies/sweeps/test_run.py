@@ -408,6 +408,19 @@ def test_seeds_are_trained_together_or_become_tasks():
     assert isinstance(quickstart, Study)
 
 
+def test_tasks_of_a_point_are_named_by_what_is_the_same_everywhere(tmp_path):
+    from studies.quickstart import study as quickstart
+    from studies.sweeps._table import _axes, _entries
+
+    plan = sweep(quickstart, {"narrow": (4, 8), "channels": ((2,), (2, 4))})
+    entries = list(_entries(plan, tmp_path))
+    assert {e.status for e in entries} == {"missing"}
+    dims, sizes, labels = _axes(plan, entries)
+    assert (dims, sizes) == (("narrow", "channels", "task"), (2, 2, 3))
+    assert labels["task"].tolist() == ["narrow MLP", "wide MLP", "CNN"]
+    assert labels["channels"].tolist() == ["2", "2,4"]
+
+
 def test_a_sweep_that_is_not_there_or_not_readable(tmp_path):
     with pytest.raises(StudyError, match="No sweep at"):
         stored_sweep(tmp_path)
