@@ -236,7 +236,7 @@ def test_too_many_panels_are_said_and_the_rest_is_drawn(ds):
     skipped = []
     drawn = [d.name for d in compare(many, found={}, skipped=skipped)]
     assert "scaling-width" in drawn
-    assert len(skipped) == 5  # trajectories of four fields, and the map without phases
+    assert len(skipped) == 4
     assert "14 panels are more than a page holds (12)" in skipped[0]
     with pytest.raises(StudyError, match="14 panels"):
         list(compare(many, found={}))
