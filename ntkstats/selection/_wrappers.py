@@ -207,7 +207,9 @@ class ByBatch(_Around):
         """Cut the pool."""
         rows = problem.rows
         cut_key, inner_key = jax.random.split(key)
-        order = jax.random.permutation(cut_key, rows.total)
+        # Rows that only pad the pool (they weigh nothing) come last, in no sample's way.
+        real = rows.gather(problem.measure) > 0
+        order = jnp.argsort(jnp.where(real, jax.random.uniform(cut_key, (rows.total,)), 2))
         group = jnp.zeros(rows.total, jnp.int32).at[order].set(jnp.arange(rows.total) // self.size)
         return _Minibatches(
             self.selector.start(inner_key, problem),
