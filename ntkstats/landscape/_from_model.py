@@ -151,6 +151,16 @@ def ntk_observer(
         Inputs of the kernel.
     head
         Which output, if there are several.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ntkstats import Probe, as_model
+    >>> model = as_model(lambda params, x: x @ params)
+    >>> params, state = model.split(jnp.ones((3, 1)))
+    >>> observe = ntk_observer(model, params, state, Probe(jnp.eye(3)))
+    >>> round(float(observe(jnp.zeros(3))["ntk_effective_rank"]), 5)
+    3.0
     """
     unflatten = unraveler(params)
 

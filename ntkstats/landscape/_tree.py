@@ -9,6 +9,8 @@ import numpy as np
 from ntkstats.errors import LandscapeError
 from ntkstats.landscape._network import Network
 
+_SAME = 1e-9  # transition states that a symmetry of the data exchanges differ by rounding
+
 
 class Tree(NamedTuple):
     """The merge tree of a network; all levels at once.
@@ -95,7 +97,8 @@ def disconnectivity(network: Network) -> Tree:
             continue
         energy = float(network.saddles.energy[j])
         # A branch that merged at this very level takes another one in instead of a new node.
-        open_ = [node for node in (here, there) if node >= n and level[node] == energy]
+        near = _SAME * max(1.0, abs(energy))
+        open_ = [node for node in (here, there) if node >= n and energy - level[node] <= near]
         if open_:
             joint = open_[0]
             other = there if joint == here else here
@@ -123,7 +126,7 @@ def _positions(parent: np.ndarray, level: np.ndarray, leaves: np.ndarray) -> np.
             deepest[node] = deepest[below[node][0]]
         if above >= 0:
             below[above].append(node)
-    roots = sorted(np.flatnonzero(parent < 0), key=lambda node: deepest[node])
+    roots = sorted(map(int, np.flatnonzero(parent < 0)), key=lambda node: deepest[node])
     position = np.zeros(len(parent))
     total = float(leaves[roots].sum())
     stack = list(_laid_out(roots, leaves, 0.0, total / 2))

@@ -54,6 +54,7 @@ def test_krylov_modes_agree_with_dense_ones(network):
         assert np.all(few.values[0] >= dense.values[0] - 1e-10)
 
 
+@pytest.mark.slow
 def test_hybrid_following_finds_transition_states(network, minima, monkeypatch):
     rng = np.random.default_rng(2)
     starts = minima[rng.integers(len(minima), size=16)] + 0.3 * rng.normal(size=(16, 33))

@@ -84,6 +84,7 @@ def test_basin_hopping_finds_all_minima_of_mueller_brown():
     assert again == report
 
 
+@pytest.mark.slow
 def test_six_hump_camel_has_six_minima_seven_passes_two_tops():
     scape = explored(landscape.six_hump_camel(), 256, top=2)
     network = scape.network()
