@@ -39,6 +39,16 @@ def write_pathsample(
     ------
     LandscapeError
         A file is already there.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> network = network_from_arrays([0.0, 0.5], [1.0], [[0, 1]], minima_log_det=[1.0, 2.0])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_pathsample(network, folder)
+    ...     print(pathlib.Path(folder, "min.data").read_text(), end="")
+    0.0 1.0 1 1 1 1
+    0.5 2.0 1 1 1 1
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,6 +100,15 @@ def read_pathsample(folder: str | os.PathLike[str], *, dim: int) -> Network:
     ------
     LandscapeError
         A file is missing, a line is not what it should be, or the points do not fit ``dim``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> network = network_from_arrays([0.0, 0.5], [1.0], [[0, 1]], minima_orbit=[2, 4])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_pathsample(network, folder)
+    ...     read_pathsample(folder, dim=3).ends
+    array([[0, 1]])
     """
     folder = Path(folder)
     minima = _table(folder / "min.data", 6)
