@@ -10,8 +10,13 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 WITH_CODE = [page for page in PAGES if BLOCK.search(page.read_text())]
-
-pytestmark = pytest.mark.optimised  # as users run it
+FIRST_READ = [page for page in WITH_CODE if page.name in ("README.md", "getting-started.md")]
+OTHERS = [page for page in WITH_CODE if page not in FIRST_READ]
+RUNS = [
+    *(pytest.param(page, marks=pytest.mark.optimised, id=page.name) for page in FIRST_READ),
+    *(pytest.param(page, id=page.name) for page in OTHERS),
+    *(pytest.param(page, marks=pytest.mark.slow, id=f"{page.name} optimised") for page in OTHERS),
+]
 
 
 def test_pages_with_code_are_found():
@@ -22,7 +27,7 @@ def test_pages_with_code_are_found():
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", RUNS)
 def test_code_on_the_page_runs(page, tmp_path, monkeypatch):
     if page.name == "pytorch.md":
         for package in ("torch", "lightning", "transformers", "accelerate"):
