@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 NEURAL_TANGENTS := neural-tangents==0.6.5
+# Atomistic data; its code, which wants an older scikit-learn, is never imported.
+ATOMS := skmatter==0.4.1
 
 # What the engine benchmark is measured against; each in an environment of its own.
 PEER_PYTHON ?= python3.11
@@ -40,7 +42,7 @@ check: test lint types docs
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(NEURAL_TANGENTS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(NEURAL_TANGENTS) $(ATOMS)
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -47,15 +47,15 @@ def over_seeds(K, count: int, **options) -> tuple[np.ndarray, np.ndarray]:
     return np.array(values), np.array(stderrs)
 
 
-@pytest.fixture(scope="module", params=[15, pytest.param(40, marks=pytest.mark.slow)])
-def estimates(request):
-    """``{spectrum: (values, stderrs)}`` over some keys, float32."""
+@pytest.fixture(scope="module")
+def estimates():
+    """``{spectrum: (values, stderrs)}`` over 30 keys, float32."""
     from tests.spectrum.conftest import matrix_with_spectrum
 
     found = {}
     for name, spectrum in SPECTRA.items():
         K = jnp.asarray(matrix_with_spectrum(spectrum(N)), jnp.float32)
-        found[name] = over_seeds(K, request.param, **SMALL)
+        found[name] = over_seeds(K, 30, **SMALL)
     return found
 
 

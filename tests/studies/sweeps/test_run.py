@@ -413,7 +413,7 @@ def test_tasks_of_a_point_are_named_by_what_is_the_same_everywhere(tmp_path):
     from studies.sweeps._table import _axes, _entries
 
     plan = sweep(quickstart, {"narrow": (4, 8), "channels": ((2,), (2, 4))})
-    entries = list(_entries(plan, tmp_path))
+    entries = list(_entries(plan, lambda _: (tmp_path / "task", "missing")))
     assert {e.status for e in entries} == {"missing"}
     dims, sizes, labels = _axes(plan, entries)
     assert (dims, sizes) == (("narrow", "channels", "task"), (2, 2, 3))

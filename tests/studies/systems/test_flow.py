@@ -15,16 +15,18 @@ from studies.systems.flow._spline import FULL, forward, inverse, spline
 from studies.systems.flow._targets import grid
 
 POINTS = 6
-DOMAINS = ("plane", "torus")
-# `ring` is the plane's target in these tests
-TARGET = {"plane": TARGETS["ring"], "torus": TARGETS["torus"]}
+TARGET = {"plane": TARGETS["banana"], "torus": TARGETS["torus"]}
+# Programs with splines take long to compile.
+EACH = ["plane", pytest.param("torus", marks=pytest.mark.slow)]
 
 
 class Case:
     """A small flow far from the identity, as functions of one flat parameter vector."""
 
     def __init__(self, domain):
-        self.module = Flow(domain, layers=3, width=4, depth=1, bins=3, init_scale=1.0)
+        # smooth enough for quadrature
+        scale = 0.3 if domain == "torus" else 1.0
+        self.module = Flow(domain, layers=3, width=4, depth=1, bins=3, init_scale=scale)
         params = self.module.init(jax.random.key(0), jnp.zeros((1, 2)))
         self.flat, self.unravel = jax.flatten_util.ravel_pytree(params)
         self.flat = jnp.asarray(self.flat, jnp.float64)
@@ -54,7 +56,7 @@ class Case:
         return self.log_density(flat, x[None])[0]
 
 
-@pytest.fixture(scope="module", params=DOMAINS)
+@pytest.fixture(scope="module", params=EACH)
 def case(request):
     with x64():
         yield Case(request.param)
@@ -109,7 +111,7 @@ def test_a_spline_is_an_increasing_map_of_the_circle_with_its_inverse_and_slope(
         np.testing.assert_allclose(inverse(s, y), x, atol=1e-10)
         slope = jax.vmap(jax.grad(lambda x: forward(spline(*free), x[None])[0][0]))(x)
         np.testing.assert_allclose(jnp.log(slope), log_slope, atol=1e-10)
-        assert log_slope[0] == pytest.approx(log_slope[-1], abs=1e-10)
+        np.testing.assert_allclose(log_slope[0], log_slope[-1], atol=1e-10)
 
 
 def test_a_spline_of_zeros_is_the_identity():
