@@ -342,7 +342,7 @@ def test_a_table_of_nothing_is_refused(tmp_path):
         table(tmp_path / "s", gram.study)
     bad = sweep(gram.study, {"size": (4,)}, base=gram.Config(mishap="raise@4"))
     run_sweep(bad, tmp_path / "t", LineScreen(io.StringIO()))
-    with pytest.raises(StudyError, match="No task of the sweep of .* is finished .all 1: failed"):
+    with pytest.raises(StudyError, match=r"No task of the sweep of .* is finished .all 1: failed"):
         table(tmp_path / "t", gram.study)
 
 
