@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA remarks on everything that it loads
@@ -12,6 +13,8 @@ import pytest
 from tests.effort import Effort
 
 mpl.use("agg")
+# A shell that starts the suite in the background has its programs ignore Ctrl-C, and theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Compiling is most of the time: what one test or worker has compiled, the others need not.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"

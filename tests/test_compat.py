@@ -211,12 +211,13 @@ def test_anything_else_counts_as_no_convolution(fn):
 # --- optional packages ------------------------------------------------------------------------
 
 
-def test_loaded_gives_modules_that_were_imported_and_imports_none():
+def test_loaded_gives_modules_that_were_imported_and_imports_none(tmp_path, monkeypatch):
     assert _compat.loaded("jax") is jax
     assert _compat.loaded("this.is.not.a.module") is None
-    assert "wsgiref" not in sys.modules
-    assert _compat.loaded("wsgiref") is None
-    assert "wsgiref" not in sys.modules
+    (tmp_path / "nobody_imports_this.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert _compat.loaded("nobody_imports_this") is None
+    assert "nobody_imports_this" not in sys.modules
 
 
 def test_importing_neural_tangents_leaves_jax_as_it_was():
