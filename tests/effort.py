@@ -1,9 +1,9 @@
 """How hard XLA tries: the programs of tests run for milliseconds and take seconds to compile.
 
-Without optimisation and fusion they compile eight times as fast and give the same numbers up to
-rounding. Tests that are about memory, speed or what XLA makes of a program have the mark
-`optimised` and get what users get; so do those marked `slow` or `gpu`, and all with the option
-`--optimised`.
+Without optimisation and fusion they compile up to eight times as fast and give the same numbers up
+to rounding. Tests that are about memory, speed, equality to the last bit or what XLA makes of a
+program have the mark `optimised` and get what users get; so do those marked `slow` or `gpu`, all
+with the option `--optimised`, and whatever runs on another device than the CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ FASTEST = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": F
 class Effort:
     """The compiler of JAX with a switch.
 
-    JAX has no public one for all programs of a process that could be turned back.
+    JAX has no public one for all programs of a process that could be turned back: flags of XLA are
+    read once, and options are given to one program.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class Effort:
 
     def _with_effort(self, *args, **kwargs):
         options = self._options(*args, **kwargs)
-        if not self.optimised:
+        if not self.optimised and jax.default_backend() == "cpu":
             options.env_option_overrides = [*options.env_option_overrides, *self._fastest()]
         return options
 
