@@ -19,6 +19,7 @@ from studies._folder import (
 )
 from studies._progress import Progress
 from studies._study import Finished, Report, Study
+from studies._times import timed
 
 
 class Done(NamedTuple):
@@ -50,7 +51,7 @@ def run_study(study: Study, config: Any, folder: Path, progress: Progress) -> Do
                 progress.say(f"{task.label}: finished before")
                 continue
             sweep_away(final)
-            with fresh(final) as empty:
+            with fresh(final) as empty, timed(empty):
                 write_whole(empty / "task.json", json.dumps(facts(study, task), indent=2) + "\n")
                 study.run(task, empty, progress)
             ran += 1

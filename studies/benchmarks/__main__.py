@@ -18,6 +18,7 @@ from studies.benchmarks import (
     scaling,
     selection,
     shares,
+    sweep,
 )
 from studies.benchmarks._rows import Table
 
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "shares": shares,
     "scaling": scaling,
     "selection": selection,
+    "sweep": sweep,
 }
 
 

@@ -11,15 +11,16 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+from scipy.stats import binom
 
-from studies.benchmarks._rows import Row, Table
+from studies.benchmarks._rows import Cell, Row, Table
 
 RESULTS = Path(__file__).parents[2] / "docs" / "benchmarks"
 PACKAGES = ("ntkstats", "jax", "jaxlib", "numpy")
@@ -43,18 +44,38 @@ def alternate(
 ) -> Row:
     """Run both in turn after one warm-up of each, and compare neighbours.
 
-    Each does its work ``calls`` times in a row; the times are those of one.
+    Each does its work ``calls`` times in a row; the times are those of one. Who goes first
+    changes from pair to pair, so that coming second is nobody's advantage.
     """
-    seconds(ours)
-    seconds(peer)
-    pairs = [(seconds(ours) / calls, seconds(peer) / calls) for _ in range(repeats)]
+    both = (ours, peer)
+    for fn in both:
+        seconds(fn)
+    pairs = []
+    for turn in range(repeats):
+        times = {fn: seconds(fn) / calls for fn in (both if turn % 2 else both[::-1])}
+        pairs.append((times[ours], times[peer]))
+    return compared(case, pairs, bar=bar)
+
+
+def compared(case: str, pairs: Sequence[tuple[float, float]], *, bar: float) -> Row:
+    """Medians of neighbouring times (ours, peer) and of their ratios, with its interval."""
+    ratios = [ours / peer for ours, peer in pairs]
+    low, high = median_interval(ratios)
     return Row(
         case,
-        statistics.median(a for a, _ in pairs),
-        statistics.median(b for _, b in pairs),
-        statistics.median(a / b for a, b in pairs),
+        statistics.median(ours for ours, _ in pairs),
+        statistics.median(peer for _, peer in pairs),
+        statistics.median(ratios),
         bar,
+        more={"95 % interval": Cell(None, note=f"{low:.2f} to {high:.2f}")},
     )
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of a median, whatever the distribution: order statistics (binomial)."""
+    ordered, n = sorted(values), len(values)
+    rank = int(binom.ppf(0.025, n, 0.5))
+    return ordered[max(rank - 1, 0)], ordered[min(n - rank, n - 1)]
 
 
 def machine() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,13 +24,14 @@ SPECTRUM = nts.collectors.ntk_spectrum()
 EVERY = nts.RecordAt.every(1)
 NEVER = nts.RecordAt.steps([10**6])
 IDLE_STEPS, BUSY_STEPS = 200, 30
+FORMS: dict[str, nts.RecordAt | None] = {"bare": None, "idle": NEVER, "busy": EVERY, "least": None}
 LAST = {"idle": 10**6, "busy": BUSY_STEPS - 1}
-BATCH = 64
+BATCH, SAMPLES = 64, 100
 RATE = 1e-4
 
 
 class Loop(NamedTuple):
-    """A training loop in three forms; each trains on from where it stopped.
+    """A training loop in four forms; each trains on from where it stopped.
 
     Attributes
     ----------
@@ -39,18 +41,17 @@ class Loop(NamedTuple):
         With a recorder or watch that is never due.
     busy
         With one that is due at every step; returns when every record is on disk.
+    least
+        With the eigenvalues of the kernel at every step, and nothing else of ours.
     traces
-        How often each of the three was traced so far.
-    model, params
-        What is recorded, for the floor.
+        How often each form was traced so far.
     """
 
     bare: Callable[[int], Any]
     idle: Callable[[int], Any]
     busy: Callable[[int], Any]
+    least: Callable[[int], Any]
     traces: dict[str, int]
-    model: nts.Model
-    params: Any
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
@@ -64,6 +65,15 @@ def batches(system: System) -> list[tuple[Array, Array]]:
     return [(system.x[i : i + BATCH], system.y[i : i + BATCH]) for i in starts]
 
 
+def spectrum_of(system: System, params: Any) -> Callable[[Any], Array]:
+    """What a record cannot do without: parameters to eigenvalues of the trace kernel, jitted."""
+    model, x = nts.as_model(system.apply), system.x[:SAMPLES]
+    known, state = model.split(params)
+    plan = nts.kernels.plan(model, known, state, x, outputs="trace")
+    compiled = jax.jit(lambda p, x: nts.spectrum.eigenvalues(plan.gram(p, state, x).matrix))
+    return lambda p: compiled(p, x)
+
+
 class Host:
     """A Python loop: what it holds, and the step that is jitted."""
 
@@ -74,8 +84,10 @@ class Host:
         step: Callable[[Any, Array, Array], Any],
         recorder: nts.Recorder | None,
         data: list[tuple[Array, Array]],
+        floor: Callable[[], Any] | None = None,
     ) -> None:
         self.name, self._obj, self._step, self._recorder = name, obj, step, recorder
+        self._floor = floor
         self._data, self._count = itertools.cycle(data), itertools.count()
 
     def __call__(self, steps: int) -> Any:
@@ -83,6 +95,8 @@ class Host:
         for i in itertools.islice(self._count, steps):
             if self._recorder is not None:
                 self._recorder(i, self._obj)
+            if self._floor is not None:  # waited for, as whatever uses its numbers has to
+                jax.block_until_ready(self._floor())
             self._obj = self._step(self._obj, *next(self._data))
         if self._recorder is not None:
             self._recorder.flush()
@@ -96,20 +110,23 @@ def _host_loop(
     make: Callable[[], Any],
     make_step: Callable[[Callable[[], None]], Callable[[Any, Array, Array], Any]],
 ) -> Loop:
-    traces = {"bare": 0, "idle": 0, "busy": 0}
-    probe, data = nts.Probe(system.x[:100]), batches(system)
+    traces = dict.fromkeys(FORMS, 0)
+    params = system.init(jax.random.key(0))
+    eigenvalues = partial(spectrum_of(system, params), params)
+    probe, data = nts.Probe(system.x[:SAMPLES]), batches(system)
 
-    def form(name: str, at: nts.RecordAt | None) -> Host:
+    def form(name: str) -> Host:
         def traced() -> None:
             traces[name] += 1
 
         recorder = None
+        at = FORMS[name]
         if at is not None:
             recorder = nts.Recorder(folder / name, model, probe, SPECTRUM, at=at)
-        return Host(name, make(), make_step(traced), recorder, data)
+        floor = eigenvalues if name == "least" else None
+        return Host(name, make(), make_step(traced), recorder, data, floor)
 
-    bare, idle, busy = form("bare", None), form("idle", NEVER), form("busy", EVERY)
-    return Loop(bare, idle, busy, traces, model, make())
+    return Loop(form("bare"), form("idle"), form("busy"), form("least"), traces)
 
 
 class Net(linen.Module):
@@ -211,17 +228,19 @@ def scan_loop(system: System, folder: Path, kind: str, *, seeds: int | None = No
 
     ``kind`` is "scan" (`Watch.scan`), "gate" (`Watch.measure_if`) or "chain" (`as_optax`).
     """
-    model, traces = nts.as_model(system.apply), {"bare": 0, "idle": 0, "busy": 0}
-    params, probe = system.init(jax.random.key(0)), nts.Probe(system.x[:100])
+    model, traces = nts.as_model(system.apply), dict.fromkeys(FORMS, 0)
+    params, probe = system.init(jax.random.key(0)), nts.Probe(system.x[:SAMPLES])
     program = nts.collectors.bind(model, params, probe, SPECTRUM)
     data = [jnp.stack(parts) for parts in zip(*batches(system), strict=True)]
     keys = jax.random.split(jax.random.key(0), seeds or 1)
 
-    def form(name: str, at: nts.RecordAt | None) -> Callable[[int], Any]:
+    def form(name: str) -> Callable[[int], Any]:
         def traced() -> None:
             traces[name] += 1
 
+        at = FORMS[name]
         watch = None if at is None else nts.watch(program, model, at, until=LAST[name])
+        floor = spectrum_of(system, params) if name == "least" else None
         recorder = None
         if name == "busy":
             recorder = nts.Recorder(folder / name, model, probe, SPECTRUM, members=seeds)
@@ -231,7 +250,7 @@ def scan_loop(system: System, folder: Path, kind: str, *, seeds: int | None = No
 
         def run(steps: int) -> Any:
             if steps not in compiled:
-                train = _training(system, watch, kind, data, steps, traced)
+                train = _training(system, watch, kind, data, steps, traced, floor)
                 compiled[steps] = jax.jit(jax.vmap(train) if seeds else train)
             final = jax.block_until_ready(compiled[steps](keys if seeds else keys[0]))
             if recorder is not None and watch is not None:
@@ -241,7 +260,7 @@ def scan_loop(system: System, folder: Path, kind: str, *, seeds: int | None = No
 
         return run
 
-    return Loop(form("bare", None), form("idle", NEVER), form("busy", EVERY), traces, model, params)
+    return Loop(form("bare"), form("idle"), form("busy"), form("least"), traces)
 
 
 def _training(
@@ -251,6 +270,7 @@ def _training(
     data: list[Array],
     steps: int,
     traced: Callable[[], None],
+    floor: Callable[[Any], Array] | None,
 ) -> Callable[[Array], Any]:
     tx = optax.adam(RATE)
     if watch is not None and kind == "chain":
@@ -264,14 +284,15 @@ def _training(
         if watch is not None and kind == "gate":
             watched = watch.measure_if(watched, i, params)
             grads = watch.after(watched, grads)
+        spectrum = None if floor is None else floor(params)
         updates, opt = tx.update(grads, opt, params)
-        return (optax.apply_updates(params, updates), opt, watched), None
+        return (optax.apply_updates(params, updates), opt, watched), spectrum
 
     def train(key: Array) -> Any:
         params = system.init(key)
         first = (params, tx.init(params), watch.init() if watch and kind == "gate" else None)
         if watch is None or kind != "scan":
-            return jax.lax.scan(step, first, jnp.arange(steps))[0]
+            return jax.lax.scan(step, first, jnp.arange(steps))
         return watch.scan(step, first, jnp.arange(steps), obj_of=lambda carry: carry[0])
 
     return train

@@ -13,7 +13,7 @@ from torch.func import functional_call, vjp, vmap
 
 import ntkstats as nts
 from ntkstats.torch import attach
-from studies.benchmarks._loops import EVERY, NEVER, RATE, SPECTRUM, Loop, batches
+from studies.benchmarks._loops import FORMS, RATE, SPECTRUM, Loop, batches
 from studies.benchmarks._systems import System
 
 SAMPLES = 20
@@ -25,17 +25,21 @@ def torch_loop(system: System, widths: tuple[int, ...], folder: Path) -> Loop:
         (torch.tensor(np.array(x)), torch.tensor(np.array(y)).long()) for x, y in batches(system)
     ]
     probe = nts.Probe(np.array(system.x[:SAMPLES]))
+    eigenvalues = floor(_network(widths), system)
 
-    def form(name: str, at: nts.RecordAt | None) -> Callable[[int], Any]:
+    def form(name: str) -> Callable[[int], Any]:
         net, rows = _network(widths), itertools.cycle(data)
         optimizer = torch.optim.Adam(net.parameters(), lr=RATE)
         recorder = None
+        at = FORMS[name]
         if at is not None:
             recorder = nts.Recorder(folder / name, net, probe, SPECTRUM, at=at)
             attach(recorder, net, optimizer)
 
         def run(steps: int) -> None:
             for x, y in itertools.islice(rows, steps):
+                if name == "least":
+                    eigenvalues()
                 optimizer.zero_grad()
                 torch.nn.functional.cross_entropy(net(x), y).backward()
                 optimizer.step()
@@ -44,14 +48,12 @@ def torch_loop(system: System, widths: tuple[int, ...], folder: Path) -> Loop:
 
         return run
 
-    net, traces = _network(widths), {"bare": 0, "idle": 0, "busy": 0}  # torch runs as it is written
-    bare, idle, busy = form("bare", None), form("idle", NEVER), form("busy", EVERY)
-    return Loop(bare, idle, busy, traces, nts.as_model(net), net)
+    # torch runs as it is written: nothing is ever traced
+    return Loop(form("bare"), form("idle"), form("busy"), form("least"), dict.fromkeys(FORMS, 0))
 
 
-def torch_floor(loop: Loop, system: System) -> Callable[[], Any]:
+def floor(net: torch.nn.Module, system: System) -> Callable[[], Any]:
     """Eigenvalues of the trace kernel from the Jacobian by ``torch.func``, and nothing else."""
-    net = loop.params
     params = {name: p.detach() for name, p in net.named_parameters()}
     x = torch.tensor(np.array(system.x[:SAMPLES]))
 

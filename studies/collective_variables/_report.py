@@ -15,6 +15,7 @@ from ntkstats import analysis, plots
 from ntkstats.recording import open_run
 from studies._folder import task_folder, write_whole
 from studies._study import Finished, Report
+from studies._times import Spent, spent
 from studies.collective_variables._answers import ANSWERS, Answer, of_systems
 from studies.collective_variables._config import Config, tasks
 from studies.collective_variables._figures import figures, figures_of_systems
@@ -37,6 +38,7 @@ class Found(NamedTuple):
     draw: Sequence[Callable[[], Drawn]]
     runs: Sequence[dict[str, Any]]
     about: str
+    time: Spent | None
 
 
 def report(config: Config, finished: Sequence[Finished], folder: Path) -> Report:
@@ -63,6 +65,7 @@ def _found(config: Config, there: Mapping[Trial, Path]) -> Found:
     asked = question(config.question, config.tier)
     missing = len(tasks(config)) - len(there)
     runs = [_described(trial, folder) for trial, folder in there.items()]
+    time = spent(there.values())
     about = f"{len(there)} trainings" + (f", {missing} missing" if missing else "")
     if len(asked.systems) > 1:
         opened = dict(_heads(there))
@@ -71,10 +74,10 @@ def _found(config: Config, there: Mapping[Trial, Path]) -> Found:
             for name, (ds, head) in opened.items()
         }
         draw = list(figures_of_systems(opened, phases))
-        return Found(asked, of_systems(phases), draw, runs, about)
+        return Found(asked, of_systems(phases), draw, runs, about, time)
     table = table_of(config, asked, there)
     answer = ANSWERS[asked.name](table)
-    return Found(asked, answer, list(figures(asked.name, table)), runs, about)
+    return Found(asked, answer, list(figures(asked.name, table)), runs, about, time)
 
 
 def table_of(config: Config, asked: Question, there: Mapping[Trial, Path]) -> xr.Dataset:
@@ -132,6 +135,7 @@ def _written(found: Iterable[Found], out: Path) -> Report:
         numbers[one.question.name] = {
             "asks": one.question.asks,
             "trainings": one.about,
+            "time": one.time and one.time._asdict(),
             "claims": [c._asdict() for c in one.answer.claims],
             "remarks": list(one.answer.remarks),
         }
@@ -147,7 +151,8 @@ def words(found: Found) -> str:
     """Question, verdicts and remarks as a paragraph."""
     lines = [f"{found.question.asks} ({found.about})"]
     lines += [str(claim) for claim in found.answer.claims]
-    return "\n".join([*lines, *found.answer.remarks])
+    time = [f"{found.time}."] if found.time else []
+    return "\n".join([*lines, *found.answer.remarks, *time])
 
 
 def _drawn(found: Found) -> Iterator[Drawn]:

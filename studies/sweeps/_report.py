@@ -19,6 +19,7 @@ from ntkstats.analysis import Interval, Phases
 from studies._errors import StudyError
 from studies._folder import read_json, write_whole
 from studies._study import Report, Study
+from studies._times import spent
 from studies.sweeps import _figures
 from studies.sweeps._html import Picture, Rows, page
 from studies.sweeps._numbers import final_loss, grid_dims, phases_at, sizes, starting_values, trends
@@ -112,9 +113,13 @@ def report_sweep(
         write_whole(beside, json.dumps(about, indent=2) + "\n")
         pictures.append(Picture(drawn.title, drawn.caption, svg))
         files.append(pdf)
-    text = words(ds, found)
+    time = spent(path.parent for path in folder.glob(f"tasks/*/{TASK}"))
+    text = "\n\n".join([words(ds, found), *([f"{time}."] if time else [])])
     numbers = out / "numbers.json"
-    write_whole(numbers, json.dumps(plain(_numbers(ds, found)), indent=2) + "\n")
+    write_whole(
+        numbers,
+        json.dumps(plain(_numbers(ds, found) | {"time": time and time._asdict()}), indent=2) + "\n",
+    )
     parquet = to_parquet(ds, out / "table.parquet")
     index = out / "index.html"
     title = f"{ds.attrs['study']}: {' x '.join(ds.attrs['grid'])}"

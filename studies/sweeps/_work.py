@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from studies._folder import digest, facts, fresh, sweep_away, task_folder, write_whole
 from studies._study import Study
+from studies._times import timed
 from studies.sweeps._code import fingerprint
 from studies.sweeps._signs import Signs, sign_file, wait_for_others
 
@@ -77,7 +78,7 @@ def attempt(order: Order) -> Outcome:
     sweep_away(final, lambda other: sign_file(folder, order.id, other).exists())
     signs = Signs(sign_file(folder, order.id, order.attempt), task.label)
     try:
-        with signs.beating(), fresh(final, order.attempt) as empty:
+        with signs.beating(), fresh(final, order.attempt) as empty, timed(empty):
             about = {**facts(study, task), "id": order.id, "code": fingerprint(study)}
             write_whole(empty / TASK, json.dumps(about, indent=2) + "\n")
             study.run(task, empty, signs)

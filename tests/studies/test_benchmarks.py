@@ -5,6 +5,7 @@ import json
 import time
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from studies.benchmarks import __main__ as command
@@ -141,6 +142,19 @@ def test_alternating_run_compares_neighbours():
         time.sleep(0.005)
 
     row = _harness.alternate("sleeping", slow, fast, bar=10.0, repeats=3)
-    assert calls == ["slow", "fast"] * 4
+    # a warm-up of each, then pairs in which they take turns at coming first
+    assert calls == ["slow", "fast", "fast", "slow", "slow", "fast", "fast", "slow"]
     assert row.ratio > 1
     assert row.holds == (row.ratio <= 10)
+
+
+def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = [
+        low <= 1.0 <= high  # the median of exp(normal)
+        for low, high in (
+            _harness.median_interval(np.exp(rng.normal(size=15)).tolist()) for _ in range(2000)
+        )
+    ]
+    assert 0.94 < np.mean(covered) < 0.99
+    assert _harness.median_interval([3.0]) == (3.0, 3.0)
