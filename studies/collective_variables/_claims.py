@@ -23,16 +23,19 @@ class Claim(NamedTuple):
     verdict
         ``"supported"`` or ``"contradicted"`` if every interval that leaves out 0 lies on that
         side (and there is one), ``"mixed"`` if there are both, else ``"undecided"``.
+    tally
+        How many intervals lie on the side of the claim, how many on the other one, of how many.
     evidence
         The numbers, with their intervals.
     """
 
     statement: str
     verdict: Verdict
+    tally: str
     evidence: str
 
     def __str__(self) -> str:
-        return f"{self.statement}: {self.verdict.upper()}. {self.evidence}"
+        return f"{self.statement}: {self.verdict.upper()} ({self.tally}). {self.evidence}"
 
 
 def verdict(parts: Iterable[Interval], sign: int) -> Verdict:
@@ -48,7 +51,9 @@ def verdict(parts: Iterable[Interval], sign: int) -> Verdict:
 def claim(statement: str, sign: int, parts: Sequence[tuple[str, Interval]]) -> Claim:
     """A claim that several numbers are all positive (`sign` 1) or all negative (-1)."""
     evidence = "; ".join(f"{name}: {said(part)}" for name, part in parts)
-    return Claim(statement, verdict((part for _, part in parts), sign), f"{evidence}.")
+    signs = [part.sign for _, part in parts]
+    tally = f"{signs.count(sign)} for, {signs.count(-sign)} against, of {len(signs)}"
+    return Claim(statement, verdict((part for _, part in parts), sign), tally, f"{evidence}.")
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> Interval:

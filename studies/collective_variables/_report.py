@@ -119,6 +119,7 @@ def _written(found: Iterable[Found], out: Path) -> Report:
     for one in found:
         text = words(one)
         texts.append(text)
+        shown = []
         for drawn in _drawn(one):
             pdf, svg, beside = plots.save(
                 drawn.figure,
@@ -130,13 +131,16 @@ def _written(found: Iterable[Found], out: Path) -> Report:
             write_whole(beside, json.dumps(about, indent=2) + "\n")
             pictures.append(Picture(f"{one.question.name}: {drawn.title}", drawn.caption, svg))
             files.append(pdf)
+            shown.append({"name": drawn.name, "title": drawn.title, "caption": drawn.caption})
         for said in one.answer.claims:
-            rows.append((one.question.name, said.statement, said.verdict, said.evidence))
+            judged = f"{said.verdict} ({said.tally})"
+            rows.append((one.question.name, said.statement, judged, said.evidence))
         numbers[one.question.name] = {
             "asks": one.question.asks,
             "trainings": one.about,
             "time": one.time and one.time._asdict(),
             "claims": [c._asdict() for c in one.answer.claims],
+            "figures": shown,
             "remarks": list(one.answer.remarks),
         }
     table = Rows("Claims", ("question", "claim", "verdict", "evidence"), rows)

@@ -207,7 +207,7 @@ def scaling(table: xr.Dataset, along: str, fields: Sequence[str] = ("entropy", "
         ax.set_xticks(table[along].values.tolist(), [f"{v:g}" for v in table[along].values])
         ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
         ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5), numticks=8))
-        ax.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+        ax.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: short(v)))
         ax.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         ax.set_xlabel(along)
         ax.set_ylabel(f"{field}, {'end' if end else 'start'}")
@@ -215,6 +215,16 @@ def scaling(table: xr.Dataset, along: str, fields: Sequence[str] = ("entropy", "
         handles = [mpl.lines.Line2D([], [], color=colors[n], label=n) for n in groups]
         figure.legend(handles=handles, loc="outside upper center", ncols=min(len(groups), 5))
     return figure
+
+
+def short(value: float) -> str:
+    """A number for an axis: plain, or with a power of ten where that is shorter."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:g}"
+    mantissa, _, exponent = f"{value:e}".partition("e")
+    digits = f"{float(mantissa):g}"
+    power = f"10^{{{int(exponent)}}}"
+    return f"${power}$" if digits == "1" else rf"${digits}\times {power}$"
 
 
 def _scale(ax: Axes, here: Sequence[Place], along: str, field: str, end: int, color: Any) -> str:

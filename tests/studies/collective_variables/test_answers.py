@@ -124,7 +124,7 @@ def test_verdicts(parts, expected):
 
 def test_a_claim_says_its_numbers():
     said = str(claim("It rises", 1, [("here", Interval(0.2, 0.1, 0.3, 5))]))
-    assert said == "It rises: SUPPORTED. here: 0.20 [0.10, 0.30]."
+    assert said == "It rises: SUPPORTED (1 for, 0 against, of 1). here: 0.20 [0.10, 0.30]."
 
 
 def test_seeds_are_paired():
