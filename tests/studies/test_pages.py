@@ -5,7 +5,21 @@ import pytest
 from studies import _pages
 from studies._errors import StudyError
 
-PAGE = "# Title\n\nBefore.\n\n<!-- one -->\n\nold\n\n<!-- /one -->\n\nBetween.\n\n<!-- two -->\n<!-- /two -->\n"
+PAGE = """# Title
+
+Before.
+
+<!-- one -->
+
+old
+
+<!-- /one -->
+
+Between.
+
+<!-- two -->
+<!-- /two -->
+"""
 
 
 def test_parts_replace_what_is_between_their_marks():

@@ -40,6 +40,8 @@ class Draft(NamedTuple):
         Names with one number a member.
     carry
         What the collectors remember after it.
+    seconds
+        How long the measurement took; None if that is known only once the numbers are fetched.
     """
 
     step: int
@@ -50,6 +52,7 @@ class Draft(NamedTuple):
     labels: Sequence[StoredField] = ()
     per_member: Container[str] = ()
     carry: PyTree = None
+    seconds: float | None = None
 
 
 class Lost(NamedTuple):
@@ -113,14 +116,16 @@ class Outbox:
         if not self._slots.acquire(blocking=False):
             self._hurry.set()
             self._slots.acquire()
+        if jax.default_backend() == "cpu":
+            # Two programs with eigensolvers at once can wait for each other's threads for ever.
+            draft = _waited_for(draft)
+        else:
+            self._measuring.append(draft)
         self._waiting.append(draft)
         self._background.submit(self._write_waiting)
-        # A record being measured keeps the parameters that it is of on the device. On CPU two
-        # programs with eigensolvers at once can wait for each other's threads for ever.
-        self._measuring.append(draft)
-        while len(self._measuring) > (0 if jax.default_backend() == "cpu" else _MEASURING):
-            with suppress(Exception):  # said when it is to be written
-                jax.block_until_ready(dict(self._measuring.popleft().arrays))
+        # A record being measured keeps the parameters that it is of on the device.
+        while len(self._measuring) > _MEASURING:
+            _waited_for(self._measuring.popleft())
 
     def drain(self) -> None:
         """Return when everything that was handed over is in the store, or lost."""
@@ -188,8 +193,19 @@ class Outbox:
         self._lost.append(Lost(draft.step, stage, error))
 
 
+def _waited_for(draft: Draft) -> Draft:
+    """The draft once its numbers are there, with the time that took."""
+    with suppress(Exception):  # said when it is to be written
+        jax.block_until_ready(dict(draft.arrays))
+    return draft._replace(seconds=_since(draft.start))
+
+
 def _row(draft: Draft) -> Row:
     """The record on the host; waits for the device."""
     arrays = {name: to_numpy(name, value) for name, value in draft.arrays.items()}
-    seconds = 0.0 if draft.start is None else time.perf_counter() - draft.start
+    seconds = _since(draft.start) if draft.seconds is None else draft.seconds
     return Row(draft.step, draft.axes, draft.time, seconds, arrays)
+
+
+def _since(start: float | None) -> float:
+    return 0.0 if start is None else time.perf_counter() - start
