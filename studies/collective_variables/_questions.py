@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +26,8 @@ class Question:
         What is trained.
     base
         Settings that all trainings share.
+    own
+        Further settings by system.
     grid
         Settings that differ, with their values; every combination is trained.
     """
@@ -35,13 +37,14 @@ class Question:
     systems: tuple[str, ...]
     base: Mapping[str, Any]
     grid: Mapping[str, tuple[Any, ...]]
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def trials(self, seed: int) -> Iterator[tuple[dict[str, Any], Trial]]:
         """Every training with its place in the grid (``system`` included, if there are several)."""
         for system in self.systems:
             for values in itertools.product(*self.grid.values()):
                 place = dict(zip(self.grid, values, strict=True))
-                settings = {"seed": seed, **self.base, **place}
+                settings = {"seed": seed, **self.base, **self.own.get(system, {}), **place}
                 where = {"system": system, **place} if len(self.systems) > 1 else place
                 yield where, Trial(system, tuple(settings.items()))
 
@@ -150,9 +153,10 @@ def _systems(tier: Tier) -> Question:
     return Question(
         "systems",
         "Is it the same in convolutional, residual, generative, graph, language and RL networks?",
-        tier.systems,
-        dict(tier.system_settings),
+        tuple(tier.systems),
         {},
+        {},
+        tier.systems,
     )
 
 

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-_EVERY = (
-    "convolutional",
-    "resnet",
-    "autoencoder",
-    "vae",
-    "graph",
-    "transformer",
-    "flow",
-    "reinforcement",
-)
+Systems = Mapping[str, Mapping[str, Any]]
+
+_ON_CORES: Systems = {
+    "convolutional": {"seeds": 5},
+    "resnet": {"width": 8, "blocks": (1, 1), "seeds": 5},
+    "autoencoder": {"seeds": 5},
+    "vae": {"seeds": 5},
+    "graph": {"seeds": 10},
+    "transformer": {"seeds": 4},
+    "flow": {"seeds": 5},
+    "reinforcement": {"seeds": 10},
+}
+
+_ON_GPU: Systems = {
+    "convolutional": {"dataset": "mnist5k", "channels": (32, 64), "seeds": 10},
+    "resnet": {"dataset": "mnist5k", "width": 64, "seeds": 5},
+    "autoencoder": {"dataset": "mnist5k", "widths": (512, 256), "seeds": 10},
+    "vae": {"dataset": "mnist5k", "widths": (512, 256), "seeds": 10},
+    "graph": {"width": 256, "layers": 4, "seeds": 20},
+    "transformer": {"width": 256, "layers": 6, "window": 128, "seeds": 5},
+    "flow": {"layers": 16, "width": 128, "batch_size": 4096, "seeds": 20},
+    "reinforcement": {"envs": 64, "width": 256, "seeds": 50},
+}
 
 
 @dataclass(frozen=True)
@@ -34,8 +48,8 @@ class Tier:
         Where correlations over seeds are asked for; with ``few_records``.
     table_probe
         Samples of a probe of a table.
-    systems, system_settings
-        Systems that are trained as they are, and what is set in all of them.
+    systems
+        Systems of other kinds, each with what is set in it.
     """
 
     dataset: str
@@ -58,8 +72,7 @@ class Tier:
     many_seeds: int
     few_records: int
     table_probe: int
-    systems: tuple[str, ...]
-    system_settings: tuple[tuple[str, Any], ...]
+    systems: Systems
 
     @property
     def learning(self) -> dict[str, Any]:
@@ -89,8 +102,7 @@ _CORES = Tier(
     many_seeds=40,
     few_records=6,
     table_probe=128,
-    systems=_EVERY,
-    system_settings=(),
+    systems=_ON_CORES,
 )
 
 TIERS = MappingProxyType(
@@ -116,8 +128,9 @@ TIERS = MappingProxyType(
             many_seeds=6,
             few_records=3,
             table_probe=24,
-            systems=("convolutional", "graph"),
-            system_settings=(("steps", 20), ("seeds", 2), ("probe", 12)),
+            systems={
+                name: {"steps": 20, "seeds": 2, "probe": 12} for name in ("convolutional", "graph")
+            },
         ),
         "cores": _CORES,
         "gpu": Tier(
@@ -127,6 +140,7 @@ TIERS = MappingProxyType(
                 "widths": (4, 8, 16, 32, 64, 128, 256, 512, 1000),
                 "depths": (1, 2, 3, 6, 10),
                 "many_seeds": 200,
+                "systems": _ON_GPU,
             }
         ),
     }
