@@ -66,5 +66,9 @@ def said(part: Interval) -> str:
     if math.isnan(part.value):
         return "not known"
     if math.isnan(part.low):
-        return f"{part.value:.2f} (no interval)"
-    return f"{part.value:.2f} [{part.low:.2f}, {part.high:.2f}]"
+        return f"{_digits(part.value)} (no interval)"
+    return f"{_digits(part.value)} [{_digits(part.low)}, {_digits(part.high)}]"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 1000 else f"{value:.3g}"

@@ -15,7 +15,7 @@ from studies.collective_variables._answers import (
     of_corruption,
     of_size,
 )
-from studies.collective_variables._claims import claim, difference, verdict
+from studies.collective_variables._claims import claim, difference, said, verdict
 from studies.sweeps._numbers import places
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64])
@@ -120,6 +120,11 @@ def test_damage_that_goes_with_the_trace_is_found(sign, expected):
 )
 def test_verdicts(parts, expected):
     assert verdict([Interval((a + b) / 2, a, b, 5) for a, b in parts], 1) == expected
+
+
+def test_numbers_are_said_with_as_many_digits_as_tell_something():
+    assert said(Interval(0.2, 0.1, 0.3, 5)) == "0.20 [0.10, 0.30]"
+    assert said(Interval(-3897304.6, -5899503.3, 12.0, 5)) == "-3.9e+06 [-5.9e+06, 12.00]"
 
 
 def test_a_claim_says_its_numbers():
