@@ -116,7 +116,7 @@ def _damage(table: xr.Dataset) -> Drawn:
     widths = table["width"].values.tolist()
     moments = table["corrupt_at"].values.tolist()
     colors = dict(zip(moments, _figures.shades(len(moments)), strict=True))
-    figure, axes = _figures._panels(len(widths))
+    figure, axes = _figures._panels(len(widths), aspect=1.0)
     for place in places(table):
         ax = axes[widths.index(place.values["width"])]
         trace, hurt = damage(place)
@@ -133,9 +133,10 @@ def _damage(table: xr.Dataset) -> Drawn:
         )
     for ax, width in zip(axes, widths, strict=True):
         ax.set_title(f"width {width}")
-        ax.set_xlabel("trace when targets turn wrong")
-        ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
-    axes[0].set_ylabel(f"rise of the test loss in {HURT_AFTER} updates")
+        ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
+        ax.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: _figures.short(v)))
+    figure.supxlabel("trace when targets turn wrong", size="medium")
+    axes[0].set_ylabel("rise of the test loss")
     handles = [
         mpl.lines.Line2D([], [], ls="", marker="D", ms=4, color=colors[m], label=f"{m}")
         for m in moments
@@ -143,7 +144,7 @@ def _damage(table: xr.Dataset) -> Drawn:
     figure.legend(
         handles=handles, title="wrong from update", loc="outside upper center", ncols=len(moments)
     )
-    caption = f"Dots are seeds. {_MEANS}"
+    caption = f"Rise within {HURT_AFTER} updates. Dots are seeds. {_MEANS}"
     return Drawn("damage", "Late corruption and the trace", caption, figure)
 
 
