@@ -134,12 +134,12 @@ def of_corruption(table: xr.Dataset) -> Answer:
     across: list[tuple[str, Interval]] = []
     lines = []
     by_width: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for place in places(table):
-        trace, hurt = damage(place)
+    for place, control in corrupted(table):
+        trace, hurt = damage(place, control)
         within.append(analysis.correlation(trace, hurt))
         by_width.setdefault(place.values["width"], []).append((trace, hurt))
         lines.append(
-            f"{place.label}: trace {trace.mean():.3g}, test loss up by "
+            f"{place.label}: trace {trace.mean():.3g}, test loss larger by "
             f"{said(analysis.mean_interval(hurt))}"
         )
     for width, pairs in by_width.items():
@@ -164,7 +164,10 @@ def of_corruption(table: xr.Dataset) -> Answer:
                 [("correlation over seeds, pooled", pooled)],
             ),
         ),
-        (f"Test loss after {HURT_AFTER} updates with wrong targets: {'; '.join(lines)}.",),
+        (
+            f"Test loss after {HURT_AFTER} updates with wrong targets, against the same network "
+            f"with right ones: {'; '.join(lines)}.",
+        ),
     )
 
 
@@ -251,23 +254,37 @@ def fall(place: Place) -> np.ndarray:
     return np.asarray(values[0] - np.min(values, axis=0))
 
 
-def damage(place: Place) -> tuple[np.ndarray, np.ndarray]:
-    """Trace when the targets turn wrong, and by how much the test loss rises since, by seed."""
+def corrupted(table: xr.Dataset) -> list[tuple[Place, Place]]:
+    """Every place whose targets turn wrong, with its control: the same width, right to the end."""
+    here = list(places(table))
+    end = edge(here, "corrupt_at")
+    controls = {p.values["width"]: p for p in here if p.values["corrupt_at"] == end}
+    return [(p, controls[p.values["width"]]) for p in here if p.values["corrupt_at"] < end]
+
+
+def damage(place: Place, control: Place) -> tuple[np.ndarray, np.ndarray]:
+    """Trace when the targets turn wrong, and what the test loss is above its control, by seed.
+
+    Seeds share initial weights and batches with those of the control, so that they are one
+    network up to that moment.
+    """
     at = float(place.values["corrupt_at"])
+    later = min(at + HURT_AFTER, float(place.data["step"].values[-1]))
+    hurt = _by_seed(place, "loss_test", later) - _by_seed(control, "loss_test", later)
+    return _by_seed(place, "trace", at), hurt
+
+
+def _by_seed(place: Place, field: str, where: float) -> np.ndarray:
+    """Values at a step, between records on a straight line."""
     steps = place.data["step"].values.astype(float)
-    later = min(at + HURT_AFTER, steps[-1])
-    loss = place.data["loss_test"].transpose("step", "seed").values
-    trace = place.data["trace"].transpose("step", "seed").values
-    numbers = [
-        (_at(steps, trace[:, k], at), _at(steps, loss[:, k], later) - _at(steps, loss[:, k], at))
-        for k in range(loss.shape[1])
-    ]
-    return np.array([n[0] for n in numbers]), np.array([n[1] for n in numbers])
-
-
-def _at(steps: np.ndarray, values: np.ndarray, where: float) -> float:
-    there = np.isfinite(values)
-    return float(np.interp(where, steps[there], values[there])) if there.any() else np.nan
+    values = place.data[field].transpose("seed", "step").values
+    there = [np.isfinite(row) for row in values]
+    return np.array(
+        [
+            np.interp(where, steps[ok], row[ok]) if ok.any() else np.nan
+            for row, ok in zip(values, there, strict=True)
+        ]
+    )
 
 
 def _curves(place: Place) -> np.ndarray:

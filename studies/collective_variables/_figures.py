@@ -13,9 +13,8 @@ import xarray as xr
 from ntkstats import analysis, plots
 from ntkstats.analysis import Interval, Phases
 from ntkstats.plots import PALETTE
-from studies.collective_variables._answers import HURT_AFTER, damage
+from studies.collective_variables._answers import HURT_AFTER, corrupted, damage
 from studies.sweeps import _figures, phases_at
-from studies.sweeps._numbers import places
 from studies.sweeps._report import Drawn
 
 _BAND = "Median over seeds; the band reaches from the 10 % to the 90 % quantile."
@@ -114,12 +113,12 @@ def _bar(ax: mpl.axes.Axes, row: int, side: int, part: Interval, color: str) -> 
 def _damage(table: xr.Dataset) -> Drawn:
     """Damage against the trace when it began; a colour for each moment, a panel for each width."""
     widths = table["width"].values.tolist()
-    moments = table["corrupt_at"].values.tolist()
+    moments = sorted(table["corrupt_at"].values.tolist())[:-1]
     colors = dict(zip(moments, _figures.shades(len(moments)), strict=True))
     figure, axes = _figures._panels(len(widths), aspect=1.0)
-    for place in places(table):
+    for place, control in corrupted(table):
         ax = axes[widths.index(place.values["width"])]
-        trace, hurt = damage(place)
+        trace, hurt = damage(place, control)
         color = colors[place.values["corrupt_at"]]
         ax.plot(trace, hurt, "o", ms=2, alpha=0.5, color=color)
         x, y = analysis.mean_interval(trace), analysis.mean_interval(hurt)
@@ -136,7 +135,7 @@ def _damage(table: xr.Dataset) -> Drawn:
         ax.xaxis.set_major_locator(mpl.ticker.MaxNLocator(3))
         ax.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: _figures.short(v)))
     figure.supxlabel("trace when targets turn wrong", size="medium")
-    axes[0].set_ylabel("rise of the test loss")
+    axes[0].set_ylabel("test loss above control")
     handles = [
         mpl.lines.Line2D([], [], ls="", marker="D", ms=4, color=colors[m], label=f"{m}")
         for m in moments
@@ -144,7 +143,10 @@ def _damage(table: xr.Dataset) -> Drawn:
     figure.legend(
         handles=handles, title="wrong from update", loc="outside upper center", ncols=len(moments)
     )
-    caption = f"Rise within {HURT_AFTER} updates. Dots are seeds. {_MEANS}"
+    caption = (
+        f"Test loss after {HURT_AFTER} updates with wrong targets, less that of the same network "
+        f"with right ones. Dots are seeds. {_MEANS}"
+    )
     return Drawn("damage", "Late corruption and the trace", caption, figure)
 
 

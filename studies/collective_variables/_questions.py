@@ -115,7 +115,8 @@ def _corruption(tier: Tier) -> Question:
         "Does corrupting the data late hurt more when the trace is large?",
         ("dense",),
         {**tier.learning, "depth": tier.middle_depth, "corruption": 0.3},
-        {"width": tier.widths[1:], "corrupt_at": tier.corrupt_at},
+        # wrong from the end on: never, the control
+        {"width": tier.widths[1:], "corrupt_at": (*tier.corrupt_at, tier.steps)},
     )
 
 

@@ -9,6 +9,7 @@ import xarray as xr
 from ntkstats.analysis import Interval
 from studies.collective_variables._answers import (
     HURT_AFTER,
+    corrupted,
     damage,
     fall,
     of_batch,
@@ -84,11 +85,17 @@ def test_the_fall_is_that_below_the_start():
     np.testing.assert_allclose(fall(place), 2.0, atol=0.05)
 
 
-def test_damage_is_the_rise_of_the_loss_from_the_moment_on():
-    grid = {"width": (8,), "corrupt_at": (8,)}
-    made = table(grid, lambda _: falling(1.0), loss_test=lambda _: np.where(STEPS > 8, 2.0, 0.5))
-    (place,) = places(made)
-    trace, hurt = damage(place)
+def test_damage_is_what_the_loss_is_above_that_of_the_control():
+    grid = {"width": (8,), "corrupt_at": (8, 64)}
+
+    def loss(place):
+        learnt = 3.0 - falling(-1.0) / 2
+        return learnt + 1.5 * (place["corrupt_at"] < STEPS)
+
+    made = table(grid, lambda _: falling(1.0), loss_test=loss)
+    ((place, control),) = corrupted(made)
+    assert control.values["corrupt_at"] == 64
+    trace, hurt = damage(place, control)
     assert STEPS[-1] < 8 + HURT_AFTER  # then to the end
     np.testing.assert_allclose(hurt, 1.5, atol=0.1)
     np.testing.assert_allclose(trace, 1 + falling(1.0)[4], atol=0.05)
@@ -96,7 +103,7 @@ def test_damage_is_the_rise_of_the_loss_from_the_moment_on():
 
 @pytest.mark.parametrize(("sign", "expected"), [(1, "supported"), (-1, "contradicted")])
 def test_damage_that_goes_with_the_trace_is_found(sign, expected):
-    grid = {"width": (8,), "corrupt_at": (2, 8, 16)}
+    grid = {"width": (8,), "corrupt_at": (2, 8, 16, 64)}
 
     def loss(place):
         trace = 1 + falling(-1.0)[list(STEPS).index(place["corrupt_at"])]
