@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from studies.collective_variables import Config, study
+from studies.collective_variables import Config, _page, study
 from studies.collective_variables._questions import QUESTIONS
 from studies.sweeps import report_sweep, run_sweep, sweep
 
@@ -21,7 +21,12 @@ def test_every_question_is_trained_answered_and_drawn(tmp_path):
         figures = [f for f in report.files if f.name.startswith(f"{name}-")]
         assert figures, name
         for figure in figures:
-            beside = json.loads(figure.with_suffix(".json").read_text())
+            beside = json.loads(figure.with_suffix(".runs.json").read_text())
             assert len(beside["runs"]) >= 2
             assert all(run["run_id"] for run in beside["runs"])
         assert f"{name}: " in page
+        assert answers[name]["time"]["tasks"] >= 2
+    _page.keep(tmp_path / "report", tmp_path / "kept")
+    parts = _page.parts(tmp_path / "kept")
+    assert set(parts) == {"summary", *QUESTIONS}
+    assert parts["summary"].count("\n") == 1 + sum(len(answers[n]["claims"]) for n in QUESTIONS)
