@@ -92,7 +92,7 @@ def follow_flow(
     paths: list[Path] = []
     for first in range(0, len(starts), batch):
         block = np.asarray(starts[first : first + batch], np.float64)
-        width = 8 if len(block) <= 8 else batch  # few shapes, few compilations
+        width = min(batch, max(8, 1 << (len(block) - 1).bit_length()))  # few shapes to compile
         x = jnp.asarray(np.resize(block, (width, problem.dim)).T)
         active = np.arange(width) < len(block)
         zero = jnp.zeros(width)

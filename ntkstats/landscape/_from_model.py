@@ -92,13 +92,14 @@ def problem_from_model(
     pointwise = resolve(loss)
 
     def total(theta: Array, given: PyTree) -> Array:
-        x, y, state = given
+        x, y, state, decay = given
         output = model.apply(unflatten(theta), state, x)[chosen]
-        return jnp.mean(pointwise(output, y)) + l2 * jnp.sum(theta * theta)
+        return jnp.mean(pointwise(output, y)) + decay * jnp.sum(theta * theta)
 
     dim = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
     observe = None if ntk is None else ntk_observer(model, params, state, ntk, head=chosen)
-    arrays = jax.tree.map(np.asarray, (data.x, data.y, state))
+    # The decay is an argument like the data: all its values share one compiled program.
+    arrays = jax.tree.map(np.asarray, (data.x, data.y, state, float(l2)))
     return Problem(
         total,
         dim,

@@ -13,6 +13,7 @@ from studies.benchmarks import (
     attach,
     engine,
     ensemble,
+    landscape,
     memory,
     recording,
     scaling,
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "shares": shares,
     "scaling": scaling,
     "selection": selection,
+    "landscape": landscape,
 }
 
 

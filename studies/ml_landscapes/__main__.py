@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from studies.ml_landscapes._figures import draw, explore, xor_problem
+from studies.ml_landscapes._figures import draw, explore
+from studies.ml_landscapes._problems import xor_problem
 
 FOLDER = Path(__file__).parents[2] / "docs" / "landscape"
 
