@@ -13,6 +13,7 @@ import numpy as np
 from ntkstats.landscape._follow import largest_curvature
 from ntkstats.landscape._modes import FLAT, Modes, Provider, provider
 from ntkstats.landscape._problem import Evaluate, Problem, batched
+from ntkstats.landscape._settings import check_settings
 from ntkstats.typing import Array, PyTree
 
 _CHUNK = 8
@@ -41,6 +42,9 @@ class Flow:
     max_step: float = 0.1
     tol: float = 1e-8
     max_steps: int = 4000
+
+    def __post_init__(self) -> None:
+        check_settings(self, ("error", "max_step", "tol"), ("max_steps",))
 
 
 class FlowState(NamedTuple):

@@ -65,7 +65,7 @@ def problem_from_model(
     Raises
     ------
     LandscapeError
-        There are no targets, or l2 is negative.
+        There are no targets, the model cannot take the data, or l2 is negative.
 
     Examples
     --------
@@ -87,7 +87,15 @@ def problem_from_model(
         raise LandscapeError(msg)
     params, state = model.split(obj)
     unflatten = unraveler(params)
-    heads = jax.eval_shape(model.apply, params, state, data.x)
+    try:
+        heads = jax.eval_shape(model.apply, params, state, data.x)
+    except (TypeError, ValueError) as error:
+        shape = jax.tree.map(np.shape, data.x)
+        msg = (
+            f"the model {model.name!r} cannot take data {data.name!r} of shape {shape}: {error} "
+            "Give inputs of the shape that its parameters were made for."
+        )
+        raise LandscapeError(msg) from error
     chosen = head_of(heads, head)
     pointwise = resolve(loss)
 

@@ -42,7 +42,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Quenches(NamedTuple):
     """A basin-hopping run: quenches, CPU seconds, energies of the minima that it keeps."""
 
-    count: int
+    quenches: int
     seconds: float
     energies: list[float]
 

@@ -30,7 +30,7 @@ _X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 _TARGET = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
 
 
-class Loss(Potential):
+class Loss(Potential):  # type: ignore[misc]  # only its own environment knows it
     """Cross-entropy with weight decay and its gradient, by hand in NumPy."""
 
     def function_gradient(self, position: np.ndarray) -> tuple[float, np.ndarray]:
@@ -58,7 +58,7 @@ class Loss(Potential):
         return self.function_gradient(position)[1]
 
 
-class Timed(StandardSimilarity):
+class Timed(StandardSimilarity):  # type: ignore[misc]
     """The usual test for new points, which also notes when a transition state came."""
 
     def __init__(self, *settings: float) -> None:

@@ -7,6 +7,7 @@ import resource
 import statistics
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -177,7 +178,7 @@ def quench_row(
         stored.append(len(scape.ids(0)))
         with tempfile.TemporaryDirectory() as folder:
             found = peer(Path(folder), seed)
-        theirs.append(found.count / found.seconds)
+        theirs.append(found.quenches / found.seconds)
         kept.append(len(found.energies))
     more = {
         "stored / true": Cell(max(stored) / MINIMA, bar=1.0),

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from ntkstats import landscape, plots
 from ntkstats.analysis import mean_interval
@@ -56,9 +57,10 @@ def counts(mapped: Sequence[Mapped]) -> Made:
     hidden = sorted({it.task.hidden for it in xor})
     for color, units in zip(PALETTE, hidden, strict=False):
         rows = sorted((it for it in xor if it.task.hidden == units), key=lambda it: it.task.l2)
-        l2 = [it.task.l2 for it in rows]
-        axes[0].plot(l2, [it.numbers.minima for it in rows], "o-", color=color, label=f"{units}")
-        axes[0].plot(l2, [it.numbers.saddles for it in rows], "s--", color=color, mfc="none")
+        decays = [it.task.l2 for it in rows]
+        low, high = [it.numbers.minima for it in rows], [it.numbers.saddles for it in rows]
+        axes[0].plot(decays, low, "o-", color=color, label=f"{units}", markersize=3.5)
+        axes[0].plot(decays, high, "s--", color=color, mfc="none", markersize=3.5)
     axes[0].set_title("XOR")
     if hidden:
         axes[0].legend(title="hidden units", frameon=False)
@@ -74,7 +76,7 @@ def counts(mapped: Sequence[Mapped]) -> Made:
             error = np.nan_to_num(np.array([down, up]))
             axes[1].errorbar(
                 x, y, error, color=PALETTE[0], marker=marker, linestyle=line, fillstyle=fill,
-                capsize=2,
+                capsize=2, markersize=3.5,
             )  # fmt: skip
     axes[1].set_title("iris")
     keys = [
@@ -85,6 +87,9 @@ def counts(mapped: Sequence[Mapped]) -> Made:
     for ax in axes:
         ax.set_xscale("log")
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.set_xlabel("Weight decay")
     axes[0].set_ylabel("Number up to symmetry")
     return (
