@@ -102,15 +102,11 @@ def counts(mapped: Sequence[Mapped]) -> Made:
 
 def heat(mapped: Sequence[Mapped]) -> Made:
     """Heat capacities."""
-    groups = [
-        (f"{_name(data)}, {hidden} hidden units", rows)
-        for data, hidden in dict.fromkeys((it.task.data, it.task.hidden) for it in mapped)
-        if (
-            rows := [
-                it for it in _first(mapped) if (it.task.data, it.task.hidden) == (data, hidden)
-            ]
-        )
-    ]
+    by_title: dict[str, list[Mapped]] = {}
+    for it in _first(mapped):
+        units = "hidden unit" + "s" * (it.task.hidden > 1)
+        by_title.setdefault(f"{_name(it.task.data)}, {it.task.hidden} {units}", []).append(it)
+    groups = list(by_title.items())
     if not groups:
         return None
     figure, axes = _panels(len(groups))
