@@ -166,8 +166,9 @@ def test_pathsample_files_round_trip_exactly(xor2, tmp_path):
         assert list(mine.orbit) == list(theirs.orbit)
     np.testing.assert_array_equal(network.ends, read.ends)
     np.testing.assert_array_equal(network.minima.theta, read.minima.theta)
+    np.testing.assert_array_equal(network.saddles.theta, read.saddles.theta)
     landscape.write_pathsample(read, tmp_path / "again")
-    for name in ("min.data", "ts.data", "points.min"):
+    for name in ("min.data", "ts.data", "points.min", "points.ts"):
         first, second = ((tmp_path / where / name).read_bytes() for where in ("db", "again"))
         assert first == second
     with pytest.raises(LandscapeError, match="nothing is overwritten"):
