@@ -12,8 +12,6 @@ from studies.ml_landscapes._problems import iris_problem, xor_problem
 
 Data = Literal["xor", "iris"]
 
-_SADDLES = ("saddle_starts", "xor_saddle_starts")
-
 
 @dataclass(frozen=True)
 class Config:
@@ -27,13 +25,13 @@ class Config:
     )
     seeds: int = setting(5, "splits of the flowers; the replicates of every interval")
     starts: int = setting(2000, "quenches of each landscape")
-    saddle_starts: int = setting(1024, "saddle searches of each round in iris landscapes")
-    xor_saddle_starts: int = setting(4096, "the same in XOR landscapes, for each index")
+    saddle_starts: int = setting(1024, "saddle searches of each round and index")
+    more: int = setting(4, "times as many in XOR landscapes of more than two hidden units")
     rounds: int = setting(3, "rounds of searches for transition states")
     top: int = setting(4, "highest index of saddles that is searched in XOR landscapes")
 
     def __post_init__(self) -> None:
-        for name in ("iris_hidden", "seeds", "starts", "rounds", "top", *_SADDLES):
+        for name in ("iris_hidden", "seeds", "starts", "rounds", "top", "saddle_starts", "more"):
             if getattr(self, name) < 1:
                 msg = f"{name}={getattr(self, name)}; expected a whole number of at least 1."
                 raise StudyError(msg)
@@ -73,24 +71,16 @@ class Explored:
 
 def tasks(config: Config) -> tuple[Explored, ...]:
     """Every landscape once: XOR has no chance in its data, iris has splits."""
+    searches, rounds = config.saddle_starts, config.rounds
+    # Their numbers grow with every unit, and what is missing shows in the Morse sum.
+    grown = {units: searches * (config.more if units > 2 else 1) for units in config.xor_hidden}
     xor = [
-        Explored(
-            "xor", hidden, l2, 0, config.starts, config.xor_saddle_starts, config.rounds, config.top
-        )
-        for hidden in config.xor_hidden
+        Explored("xor", units, l2, 0, config.starts, grown[units], rounds, config.top)
+        for units in config.xor_hidden
         for l2 in config.xor_l2
     ]
     iris = [
-        Explored(
-            "iris",
-            config.iris_hidden,
-            l2,
-            seed,
-            config.starts,
-            config.saddle_starts,
-            config.rounds,
-            1,
-        )
+        Explored("iris", config.iris_hidden, l2, seed, config.starts, searches, rounds, 1)
         for l2 in config.iris_l2
         for seed in range(config.seeds)
     ]

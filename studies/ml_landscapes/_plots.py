@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ntkstats import landscape, plots
 from ntkstats.analysis import mean_interval
@@ -87,7 +87,7 @@ def counts(mapped: Sequence[Mapped]) -> Made:
     for ax in axes:
         ax.set_xscale("log")
         ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.set_xlabel("Weight decay")
@@ -209,7 +209,7 @@ def _name(data: str) -> str:
 
 def _panels(n: int) -> tuple[Figure, list[Axes]]:
     lines = (n + 1) // 2
-    figure, grid = plt.subplots(lines, 2, layout="constrained", squeeze=False, sharex=True)
+    figure, grid = plt.subplots(lines, 2, layout="constrained", squeeze=False)
     _heighten(figure, 0.85 * lines)
     axes = list(grid.ravel())
     for spare in axes[n:]:

@@ -61,6 +61,9 @@ def test_every_landscape_is_a_task_once():
     assert len(set(labels)) == len(labels) == 2 + 2 * 3
     assert labels[0] == "xor, 1 hidden, l2 0.01"
     assert labels[-1] == "iris, 3 hidden, l2 0.001, split 2"
+    assert len({task.saddle_starts for task in made}) == 1
+    large = study.tasks(Config(xor_hidden=(3,), saddle_starts=10, more=3))
+    assert {task.saddle_starts for task in large if task.data == "xor"} == {30}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_the_page_shows_the_figures_where_they_were_copied_to(tmp_path):
 def test_small_landscapes_are_searched_and_reported(tmp_path):
     from studies import _cli
 
-    words = "xor_hidden=1 xor_l2=1e-2 xor_saddle_starts=200 iris_hidden=2 iris_l2=1e-4 seeds=2"
+    words = "xor_hidden=1 xor_l2=1e-2 iris_hidden=2 iris_l2=1e-4 seeds=2"
     more = "starts=200 saddle_starts=200 rounds=1 top=2"
     sets = [word for pair in (words + " " + more).split() for word in ("--set", pair)]
     assert _cli.main(["run", "ml_landscapes", "--out", str(tmp_path / "run"), *sets]) == 0
