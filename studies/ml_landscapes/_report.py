@@ -20,7 +20,16 @@ from studies.ml_landscapes._explore import FILE
 from studies.ml_landscapes._numbers import Measured, measured
 from studies.ml_landscapes._plots import draw
 
-_COLUMNS = ("minima", "with images", "transition states", "parts", "Morse sum", "heat capacity")
+_COLUMNS = (
+    "minima",
+    "with images",
+    "transition states",
+    "parts",
+    "Morse sum",
+    "heat capacity",
+    "entropy to low passes",
+    "to high passes",
+)
 
 
 class Mapped(NamedTuple):
@@ -87,14 +96,22 @@ def _xor(mapped: Sequence[Mapped]) -> str:
     rows = [it for it in mapped if it.task.data == "xor"]
     if not rows:
         return ""
-    parts = [
-        f"{it.task.hidden} hidden at l2 {it.task.l2:g}: {it.numbers.minima} minima "
-        f"({it.numbers.minima_raw} with images), {it.numbers.saddles} transition states, Morse sum "
-        f"{_or(it.numbers.morse_sum)}, entropy changes by {it.numbers.low_change:+.3f} nat up to "
-        f"low passes and {it.numbers.high_change:+.3f} up to high ones"
-        for it in rows
-    ]
-    return "XOR. " + "; ".join(parts) + "."
+    missing = [it for it in rows if it.numbers.morse_sum != 1]
+    text = f"XOR: the Morse sum is 1 in {len(rows) - len(missing)} of {len(rows)} landscapes"
+    if missing:
+        named = ", ".join(f"{it.task.label} ({_or(it.numbers.morse_sum)})" for it in missing)
+        text += f"; something was not found in {named}"
+    for name, what in (("low_change", "low"), ("high_change", "high")):
+        changes = [float(getattr(it.numbers, name)) for it in rows]
+        changes = [change for change in changes if math.isfinite(change)]
+        if not changes:
+            continue
+        falls = sum(change < 0 for change in changes)
+        text += (
+            f". Up to {what} passes the NTK entropy falls in {falls} of {len(changes)}, the changes "
+            f"are {min(changes):+.3f} to {max(changes):+.3f} nat"
+        )
+    return text + "."
 
 
 def _iris(l2: float, over: Mapping[str, Interval]) -> str:
@@ -122,6 +139,11 @@ def _iris(l2: float, over: Mapping[str, Interval]) -> str:
                 f"From minima up to {what} passes the entropy changes by {said(over[name])} nat "
                 f"({_verdict(over[name])})."
             )
+    if over["low_less_high"].n > 1:
+        texts.append(
+            f"Low less high, that is {said(over['low_less_high'])} nat "
+            f"({_verdict(over['low_less_high'])})."
+        )
     if over["spread_high_less_low"].n > 1:
         texts.append(
             f"Along a whole pathway it varies by {said(over['low_spread'])} nat over low barriers, "
@@ -147,6 +169,7 @@ def table(mapped: Sequence[Mapped]) -> str:
             how_many = f"{n.peaks} peak" + "s" * (n.peaks > 1)
             peak = f"{how_many}, {n.peak_height:.2f} at {n.peak_temperature:.2g}"
         cells = (n.minima, n.minima_raw, n.saddles, n.parts, _or(n.morse_sum), peak)
+        cells = (*cells, _signed(n.low_change), _signed(n.high_change))
         lines.append(f"| {it.task.label} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
@@ -160,6 +183,10 @@ def _row(it: Mapped) -> dict[str, Any]:
 
 def _or(value: int | None) -> str:
     return "unknown" if value is None else str(value)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}" if math.isfinite(value) else "none"
 
 
 def _plain(value: Any) -> Any:
