@@ -6,11 +6,11 @@ NEURAL_TANGENTS := neural-tangents==0.6.5
 # Atomistic data; its code, which wants an older scikit-learn, is never imported.
 ATOMS := skmatter==0.4.1
 
-# What the engine benchmark is measured against; each in an environment of its own.
+# What benchmarks are measured against (engine, landscape); each in an environment of its own.
 PEER_PYTHON ?= python3.11
 PEERS := .venv-peers
-PEER := $(PEERS)/neural-tangents
-PEER_PINS := studies/benchmarks/peers/neural_tangents.txt
+PEER_PINS := studies/benchmarks/peers
+PEER_INSTALLED := $(addprefix $(PEERS)/,$(addsuffix /.installed,neural-tangents pylfl topsearch))
 
 .PHONY: demo test test-slow test-gpu lint types docs check peers clean
 
@@ -49,11 +49,15 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
-peers: $(PEER)/.installed
+peers: $(PEER_INSTALLED)
 
-$(PEER)/.installed: $(PEER_PINS)
-	$(PEER_PYTHON) -m venv --clear $(PEER)
-	$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(PEER_PINS)
+$(PEERS)/neural-tangents/.installed: $(PEER_PINS)/neural_tangents.txt
+$(PEERS)/pylfl/.installed: $(PEER_PINS)/pylfl.txt
+$(PEERS)/topsearch/.installed: $(PEER_PINS)/topsearch.txt
+
+$(PEER_INSTALLED):
+	$(PEER_PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
 
 clean:

@@ -19,6 +19,7 @@ from ntkstats.landscape._pool import CONVERGED
 from ntkstats.landscape._problem import Problem, batched
 from ntkstats.landscape._report import Report
 from ntkstats.landscape._search import followed
+from ntkstats.landscape._settings import check_settings
 from ntkstats.typing import Array, PyTree
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class Band:
     spring: float = 1.0
     max_step: float = 0.2
 
+    def __post_init__(self) -> None:
+        check_settings(self, ("spring", "max_step"), ("images", "iterations"))
+
 
 class Relaxed(NamedTuple):
     """Bands after relaxation: ``theta`` [p, images + 2, d] with both ends, ``energy`` likewise."""
@@ -75,10 +79,9 @@ def bridge(
     ends = []
     for a, b in pairs:
         if not (0 <= a < len(minima) and 0 <= b < len(minima)):
-            msg = (
-                f"pair ({a}, {b}); expected positions from 0 to {len(minima) - 1}, those of "
-                "network().minima."
-            )
+            known = f"expected positions from 0 to {len(minima) - 1}, those of network().minima."
+            none = "no minimum is known yet; call find_minima first."
+            msg = f"pair ({a}, {b}); {known if minima else none}"
             raise LandscapeError(msg)
         here, there = scape.points[minima[a]].theta, scape.points[minima[b]].theta
         ends.append([here, align(scape.problem.symmetry, here, there).theta])

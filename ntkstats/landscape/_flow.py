@@ -13,6 +13,7 @@ import numpy as np
 from ntkstats.landscape._follow import largest_curvature
 from ntkstats.landscape._modes import FLAT, Modes, Provider, provider
 from ntkstats.landscape._problem import Evaluate, Problem, batched
+from ntkstats.landscape._settings import check_settings
 from ntkstats.typing import Array, PyTree
 
 _CHUNK = 8
@@ -41,6 +42,9 @@ class Flow:
     max_step: float = 0.1
     tol: float = 1e-8
     max_steps: int = 4000
+
+    def __post_init__(self) -> None:
+        check_settings(self, ("error", "max_step", "tol"), ("max_steps",))
 
 
 class FlowState(NamedTuple):
@@ -92,7 +96,7 @@ def follow_flow(
     paths: list[Path] = []
     for first in range(0, len(starts), batch):
         block = np.asarray(starts[first : first + batch], np.float64)
-        width = 8 if len(block) <= 8 else batch  # few shapes, few compilations
+        width = min(batch, max(8, 1 << (len(block) - 1).bit_length()))  # few shapes to compile
         x = jnp.asarray(np.resize(block, (width, problem.dim)).T)
         active = np.arange(width) < len(block)
         zero = jnp.zeros(width)

@@ -19,6 +19,7 @@ from ntkstats.landscape._pool import (
     Walker,
 )
 from ntkstats.landscape._problem import Problem
+from ntkstats.landscape._settings import check_settings
 from ntkstats.typing import Array, PyTree
 
 _CHUNK = 4  # polishing takes three to five iterations
@@ -47,6 +48,9 @@ class Follow:
     max_step: float = 0.2
     max_iterations: int = 300
     zero_tol: float = 1e-7
+
+    def __post_init__(self) -> None:
+        check_settings(self, ("tol", "max_step", "zero_tol"), ("max_iterations",))
 
 
 class FollowState(NamedTuple):

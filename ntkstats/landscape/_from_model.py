@@ -65,7 +65,7 @@ def problem_from_model(
     Raises
     ------
     LandscapeError
-        There are no targets, or l2 is negative.
+        There are no targets, the model cannot take the data, or l2 is negative.
 
     Examples
     --------
@@ -87,18 +87,27 @@ def problem_from_model(
         raise LandscapeError(msg)
     params, state = model.split(obj)
     unflatten = unraveler(params)
-    heads = jax.eval_shape(model.apply, params, state, data.x)
+    try:
+        heads = jax.eval_shape(model.apply, params, state, data.x)
+    except (TypeError, ValueError) as error:
+        shape = jax.tree.map(np.shape, data.x)
+        msg = (
+            f"the model {model.name!r} cannot take data {data.name!r} of shape {shape}: {error} "
+            "Give inputs of the shape that its parameters were made for."
+        )
+        raise LandscapeError(msg) from error
     chosen = head_of(heads, head)
     pointwise = resolve(loss)
 
     def total(theta: Array, given: PyTree) -> Array:
-        x, y, state = given
+        x, y, state, decay = given
         output = model.apply(unflatten(theta), state, x)[chosen]
-        return jnp.mean(pointwise(output, y)) + l2 * jnp.sum(theta * theta)
+        return jnp.mean(pointwise(output, y)) + decay * jnp.sum(theta * theta)
 
     dim = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(params))
     observe = None if ntk is None else ntk_observer(model, params, state, ntk, head=chosen)
-    arrays = jax.tree.map(np.asarray, (data.x, data.y, state))
+    # The decay is an argument like the data: all its values share one compiled program.
+    arrays = jax.tree.map(np.asarray, (data.x, data.y, state, float(l2)))
     return Problem(
         total,
         dim,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from ntkstats.errors import LandscapeError
 from ntkstats.landscape._symmetry import Symmetry, Units
 
 _ROUNDS = 50  # of matching one layer after the other
@@ -48,6 +49,11 @@ def align(symmetry: Symmetry, reference: np.ndarray, theta: np.ndarray) -> Align
     reference, theta
         Points [d].
 
+    Raises
+    ------
+    LandscapeError
+        They are no finite vectors of one length that holds all units.
+
     References
     ----------
     Ainsworth, Hayase and Srinivasa 2023, "Git re-basin" (weight matching); signs are added here.
@@ -61,6 +67,8 @@ def align(symmetry: Symmetry, reference: np.ndarray, theta: np.ndarray) -> Align
     >>> align(symmetry, here, there).distance
     0.0
     """
+    for name, point in (("reference", reference), ("theta", theta)):
+        _check_point(symmetry, name, point, np.shape(reference))
     if symmetry.align is not None:
         image = np.asarray(symmetry.align(reference, theta))
         return Aligned(image, float(np.linalg.norm(image - reference)), False)
@@ -75,6 +83,19 @@ def align(symmetry: Symmetry, reference: np.ndarray, theta: np.ndarray) -> Align
     images = [_in_turn(symmetry, reference, start) for start in starts]
     nearest = min(images, key=lambda image: float(np.linalg.norm(image - reference)))
     return Aligned(nearest, float(np.linalg.norm(nearest - reference)), False)
+
+
+def _check_point(symmetry: Symmetry, name: str, point: np.ndarray, shape: tuple[int, ...]) -> None:
+    largest = max((int(layer.index.max()) for layer in symmetry.layers), default=-1)
+    if np.ndim(point) != 1 or np.shape(point) != shape or np.size(point) <= largest:
+        msg = (
+            f"{name} has shape {np.shape(point)}; expected two vectors of one length, which holds "
+            f"the {largest + 1} parameters that the symmetry names."
+        )
+        raise LandscapeError(msg)
+    if not np.isfinite(point).all():
+        msg = f"{name} has entries that are not finite; expected a point where the loss is defined."
+        raise LandscapeError(msg)
 
 
 def _in_turn(symmetry: Symmetry, reference: np.ndarray, theta: np.ndarray) -> np.ndarray:

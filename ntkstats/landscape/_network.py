@@ -151,6 +151,7 @@ def network_from_arrays(
     saddles_orbit: Any = None,
     dim: int = 1,
     theta: np.ndarray | None = None,
+    saddles_theta: np.ndarray | None = None,
     name: str = "landscape",
 ) -> Network:
     """A network from numbers alone: energies, log-determinants, orbit sizes, connections.
@@ -169,8 +170,8 @@ def network_from_arrays(
         Orbit sizes; 1 if left out.
     dim
         Number of parameters.
-    theta
-        Coordinates of the minima [n, d], if known.
+    theta, saddles_theta
+        Coordinates of the minima [n, d] and transition states [m, d], if known.
     name
         What it is called in figures.
 
@@ -187,7 +188,7 @@ def network_from_arrays(
     """
     return Network(
         _numbers(minima, minima_log_det, minima_orbit, 0, theta),
-        _numbers(saddles, saddles_log_det, saddles_orbit, 1, None),
+        _numbers(saddles, saddles_log_det, saddles_orbit, 1, saddles_theta),
         np.asarray(ends, int).reshape(-1, 2),
         dim,
         name,

@@ -92,7 +92,7 @@ def read_pathsample(folder: str | os.PathLike[str], *, dim: int) -> Network:
     Parameters
     ----------
     folder
-        With ``min.data`` and ``ts.data``, and perhaps ``points.min``.
+        With ``min.data`` and ``ts.data``, and perhaps ``points.min`` and ``points.ts``.
     dim
         Number of parameters (those files do not say).
 
@@ -116,16 +116,6 @@ def read_pathsample(folder: str | os.PathLike[str], *, dim: int) -> Network:
     groups = [int(order) for order in (*minima[:, 2], *saddles[:, 2])]
     common = int(np.lcm.reduce(groups)) if groups else 1
     orbit = [common // group for group in groups]
-    theta = None
-    if (folder / "points.min").exists():
-        theta = np.frombuffer((folder / "points.min").read_bytes(), "<f8")
-        if theta.size != len(minima) * dim:
-            msg = (
-                f"{folder / 'points.min'} holds {theta.size} numbers for {len(minima)} minima; "
-                f"expected {len(minima) * dim} with dim={dim}."
-            )
-            raise LandscapeError(msg)
-        theta = theta.reshape(len(minima), dim).astype(float)
     return network_from_arrays(
         minima[:, 0],
         saddles[:, 0],
@@ -135,9 +125,24 @@ def read_pathsample(folder: str | os.PathLike[str], *, dim: int) -> Network:
         minima_orbit=orbit[: len(minima)],
         saddles_orbit=orbit[len(minima) :],
         dim=dim,
-        theta=theta,
+        theta=_coordinates(folder / "points.min", len(minima), dim),
+        saddles_theta=_coordinates(folder / "points.ts", len(saddles), dim),
         name=folder.name,
     )
+
+
+def _coordinates(path: Path, rows: int, dim: int) -> np.ndarray | None:
+    """Points [n, d] of a file of raw float64 records; None if there is none."""
+    if not path.exists():
+        return None
+    theta = np.frombuffer(path.read_bytes(), "<f8")
+    if theta.size != rows * dim:
+        msg = (
+            f"{path} holds {theta.size} numbers for {rows} points; expected {rows * dim} with "
+            f"dim={dim}."
+        )
+        raise LandscapeError(msg)
+    return theta.reshape(rows, dim).astype(float)
 
 
 def _number(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import jax
@@ -114,7 +115,7 @@ class Problem:
         points = np.random.default_rng(20170307).normal(size=(5, self.dim))
         with x64():
             data = self.data_as(np.float64)
-            values = jax.jit(jax.vmap(self.value, in_axes=(0, None)))(jnp.asarray(points), data)
+            values = _values(self)(jnp.asarray(points), data)
         return np.asarray(values, np.float64)
 
     def _check_loss(self) -> None:
@@ -145,6 +146,11 @@ def batched(problem: Problem) -> Evaluate:
     was traced outside that mode first cannot be traced inside (JAX 0.10.1 mixes up its caches).
     """
     return jax.vmap(jax.value_and_grad(problem.value), in_axes=(-1, None), out_axes=(0, -1))
+
+
+@lru_cache(maxsize=32)
+def _values(problem: Problem) -> Callable[[Array, PyTree], Array]:
+    return jax.jit(jax.vmap(problem.value, in_axes=(0, None)))
 
 
 def _cast(leaf: Any, dtype: Any) -> Any:

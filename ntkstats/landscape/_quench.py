@@ -19,6 +19,7 @@ from ntkstats.landscape._pool import (
     Walker,
 )
 from ntkstats.landscape._problem import Evaluate, Problem, batched
+from ntkstats.landscape._settings import check_settings
 from ntkstats.typing import Array, PyTree
 
 _CHUNK = 16  # iterations between two looks at the lanes
@@ -52,6 +53,9 @@ class Quench:
     max_rise: float = 1e-10
     memory: int = 8
     max_iterations: int = 3000
+
+    def __post_init__(self) -> None:
+        check_settings(self, ("tol", "max_step", "max_rise"), ("memory", "max_iterations"))
 
 
 class QuenchState(NamedTuple):

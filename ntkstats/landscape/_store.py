@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
@@ -21,6 +22,13 @@ from ntkstats.recording.live._facts import facts
 from ntkstats.recording.store._store import connect, explain, store_path
 
 _AGREE = 1e-8  # relative difference of losses at fixed points that still counts as one problem
+
+
+@lru_cache(maxsize=4)
+def _facts(folder: str) -> str:
+    """What is stored with a run; asked once, since git takes as long as hundreds of quenches."""
+    del folder  # whose repository it is
+    return json.dumps(facts())
 
 
 class StoredPath(NamedTuple):
@@ -145,7 +153,7 @@ class LandscapeStore:
         with explain(self.path, "write"), self.transaction() as db:
             db.execute(
                 "INSERT OR IGNORE INTO runs (spec, done, report, facts) VALUES (?, 0, '{}', ?)",
-                (text, json.dumps(facts())),
+                (text, _facts(os.getcwd())),
             )
             row = db.execute("SELECT id, done, report FROM runs WHERE spec = ?", (text,)).fetchone()
         return Run(row[0], row[1], json.loads(row[2]))

@@ -149,12 +149,12 @@ def xor_network(hidden: int, l2: float) -> Problem:
     hidden
         Number of hidden units.
     l2
-        Weight decay; above 0, or the loss has no minimum at a finite place.
+        Weight decay; with 0 the loss has no minimum at a finite place, and searches warn.
 
     Raises
     ------
     LandscapeError
-        No hidden unit.
+        No hidden unit, or negative decay.
 
     References
     ----------
@@ -169,6 +169,9 @@ def xor_network(hidden: int, l2: float) -> Problem:
     """
     if not isinstance(hidden, int) or hidden < 1:
         msg = f"hidden={hidden!r}; expected a whole number of at least 1."
+        raise LandscapeError(msg)
+    if not l2 >= 0:
+        msg = f"l2={l2!r}; expected a number that is not negative."
         raise LandscapeError(msg)
     ends = np.cumsum([2 * hidden, 2 * hidden, hidden])
 

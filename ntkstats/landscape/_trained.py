@@ -285,4 +285,10 @@ def _vector(problem: Problem, point: np.ndarray, name: str) -> np.ndarray:
             f"{problem.name!r} as one vector."
         )
         raise LandscapeError(msg)
+    if not np.isfinite(point).all():
+        msg = (
+            f"{name} has {int((~np.isfinite(point)).sum())} entries that are not finite; expected "
+            "the parameters of a network that has not diverged."
+        )
+        raise LandscapeError(msg)
     return point

@@ -13,6 +13,7 @@ from studies.benchmarks import (
     attach,
     engine,
     ensemble,
+    landscape,
     memory,
     recording,
     scaling,
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "scaling": scaling,
     "selection": selection,
     "sweep": sweep,
+    "landscape": landscape,
 }
 
 

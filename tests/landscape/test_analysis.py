@@ -1,5 +1,7 @@
 """Thermodynamics, kinetics, trees and files, against numbers from elsewhere."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,18 @@ def test_graph_transformation_on_a_complete_graph_of_ten():
     assert back.rate == pytest.approx(3.0, rel=1e-13)
     assert there.steady == pytest.approx(19.933950145409426, rel=1e-13)
     assert back.steady == pytest.approx(6.970856553435547, rel=1e-13)
+
+
+def test_graph_transformation_on_the_32_corners_of_a_cube_in_five_dimensions():
+    # Seen from the target the walk is a chain of distances, whose passage times are known sums.
+    corners = np.arange(32)
+    apart = np.bitwise_count(corners[:, None] ^ corners[None])
+    rates = (apart == 1).astype(float)
+    found = landscape.passage(rates, corners[1:].tolist(), [0])
+    at = [math.comb(5, j) for j in range(6)]  # corners at each distance
+    step = [0.0] + [sum(at[k:]) / (at[k] * k) for k in range(1, 6)]  # mean time from k to k - 1
+    expected = np.cumsum(step)[apart[0, 1:]]
+    np.testing.assert_allclose(found.mfpt, expected, rtol=1e-12)
 
 
 def test_passage_agrees_with_a_linear_solver_and_survives_where_it_fails():
@@ -152,8 +166,9 @@ def test_pathsample_files_round_trip_exactly(xor2, tmp_path):
         assert list(mine.orbit) == list(theirs.orbit)
     np.testing.assert_array_equal(network.ends, read.ends)
     np.testing.assert_array_equal(network.minima.theta, read.minima.theta)
+    np.testing.assert_array_equal(network.saddles.theta, read.saddles.theta)
     landscape.write_pathsample(read, tmp_path / "again")
-    for name in ("min.data", "ts.data", "points.min"):
+    for name in ("min.data", "ts.data", "points.min", "points.ts"):
         first, second = ((tmp_path / where / name).read_bytes() for where in ("db", "again"))
         assert first == second
     with pytest.raises(LandscapeError, match="nothing is overwritten"):

@@ -100,6 +100,12 @@ def test_a_plateau_is_a_point_without_curvature():
         (lambda: landscape.Landscape(lambda t: t.sum()), "expected a Problem"),
         (lambda: landscape.lennard_jones(2), "at least 3"),
         (lambda: landscape.xor_network(0, 0.1), "at least 1"),
+        (lambda: landscape.xor_network(2, -0.1), "not negative"),
+        (lambda: landscape.Quench(memory=0), r"Quench\(memory=0\); expected a whole number"),
+        (lambda: landscape.Quench(tol=float("nan")), "expected a positive number"),
+        (lambda: landscape.Follow(max_iterations=2.5), "expected a whole number"),
+        (lambda: landscape.Flow(error=-0.1), "expected a positive number"),
+        (lambda: landscape.Band(images=0), "expected a whole number"),
     ],
 )
 def test_bad_problems_are_refused(make, message):
@@ -121,6 +127,33 @@ def test_bad_problems_are_refused(make, message):
 def test_bad_searches_are_refused(mueller_brown, call, message):
     with pytest.raises(LandscapeError, match=message):
         call(mueller_brown)
+
+
+@pytest.mark.parametrize(
+    ("reference", "theta", "message"),
+    [
+        (np.ones(12), np.ones(3), r"theta has shape \(3,\)"),
+        (np.ones(3), np.ones(3), "holds the 10 parameters"),
+        (np.ones(12), np.full(12, np.nan), "not finite"),
+    ],
+)
+def test_points_that_cannot_be_aligned_are_refused(reference, theta, message):
+    symmetry = landscape.xor_network(2, 0.1).symmetry  # the last two parameters have no unit
+    with pytest.raises(LandscapeError, match=message):
+        landscape.align(symmetry, reference, theta)
+
+
+def test_pairs_of_no_minima_are_refused():
+    with pytest.raises(LandscapeError, match="call find_minima first"):
+        landscape.Landscape(landscape.mueller_brown()).bridge([(0, 1)])
+
+
+def test_cross_entropy_without_decay_is_explained():
+    # Its loss falls towards 0 for ever: what is found are flat places, no minima.
+    with pytest.warns(LandscapeWarning, match="flat in directions .* Add weight decay"):
+        scape, report = search(landscape.xor_network(1, 0.0), starts=16)
+    assert report.converged > 0
+    assert min(point.n_zero for point in scape.points) >= 2
 
 
 def test_starts_of_the_wrong_shape_are_refused():

@@ -89,9 +89,25 @@ def test_flatten_is_the_order_of_the_landscape(scape):
     assert float(problem.value(theta, problem.data)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_decays_share_their_compiled_programs():
+    # The decay is an argument of the loss: a scan over decays compiles once, given a cache.
+    texts = set()
+    for l2 in (1e-2, 1e-3):
+        problem = landscape.problem_from_model(
+            as_model(apply), PARAMS, Probe(X, Y), "cross_entropy", l2=l2
+        )
+        data = problem.data_as(np.float32)
+        texts.add(jax.jit(problem.value).lower(np.zeros(7, np.float32), data).as_text())
+    assert len(texts) == 1
+
+
 @pytest.mark.parametrize(
     ("data", "l2", "message"),
-    [(Probe(X), 0.1, "has no targets"), (Probe(X, Y), -1.0, "not negative")],
+    [
+        (Probe(X), 0.1, "has no targets"),
+        (Probe(X, Y), -1.0, "not negative"),
+        (Probe(X[:, :1], Y), 0.1, r"cannot take data .* of shape \(4, 1\)"),
+    ],
 )
 def test_bad_models_are_refused(data, l2, message):
     with pytest.raises(LandscapeError, match=message):

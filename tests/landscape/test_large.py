@@ -130,6 +130,10 @@ def test_planes_are_normalised_filter_by_filter(network, minima):
             "positive",
         ),
         (lambda p: landscape.sharpness(p, np.ones(2), key=jax.random.key(0)), "theta has shape"),
+        (
+            lambda p: landscape.linear_barrier(p, np.ones(33), np.full(33, np.nan)),
+            "33 entries that are not finite",
+        ),
     ],
 )
 def test_bad_points_are_refused(network, call, message):

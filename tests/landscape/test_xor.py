@@ -1,5 +1,7 @@
 """The landscapes of networks that learn exclusive or, known completely."""
 
+from collections import Counter
+
 import jax
 import numpy as np
 import pytest
@@ -43,6 +45,27 @@ TWO_PASSES = (
     (0.6949905943, {(0, 4)}, -2.603961e-2, -37.279340, 4),
     (0.6995177339, {(1, 1)}, -6.111431e-2, -31.689805, 4),
 )
+
+
+# nh = 2, weight decay 1e-3: energy, minima (of twins the first), how many such passes.
+LITTLE = (
+    (0.4058368411, (1, 2), 2),
+    (0.4074102659, (0, 2), 2),
+    (0.4188650142, (0, 4), 2),
+    (0.4316846066, (1, 4), 2),
+    (0.5155694082, (1, 1), 1),
+    (0.5211576022, (0, 0), 2),
+    (0.5284797888, (1, 1), 1),
+    (0.5381042200, (0, 0), 2),
+    (0.5410615070, (1, 1), 1),
+    (0.5671437246, (1, 1), 1),
+    (0.6931533199, (1, 6), 1),
+    (0.6931617476, (0, 6), 2),
+)
+
+
+def _sorted(ends):
+    return tuple(sorted(map(int, ends)))
 
 
 def test_one_hidden_unit_is_known_completely(xor1):
@@ -179,6 +202,15 @@ def test_two_hidden_units_with_little_decay_are_known_completely():
     np.testing.assert_allclose(network.minima.energy, low, atol=1e-9)
     assert list(network.minima.orbit) == [8, 8, 8, 8, 8, 8, 1]
     assert len(network.saddles) == 19
+    found = Counter(zip(network.saddles.energy.round(8), map(_sorted, network.ends), strict=True))
+    # Of two minima with one energy either may come first: they are told by the lower number.
+    one_of = {3: 2, 5: 4}
+    named = Counter()
+    for (energy, ends), times in found.items():
+        named[float(energy), tuple(one_of.get(i, i) for i in ends)] += times
+    assert sorted((round(e, 6), ends, n) for (e, ends), n in named.items()) == sorted(
+        (round(e, 6), ends, n) for e, ends, n in LITTLE
+    )
     verdict = scape.check()
     assert verdict.orbits == {0: 7, 1: 19, 2: 10}
     assert verdict.raw == {0: 49, 1: 108, 2: 60}
