@@ -15,7 +15,7 @@ from studies.collective_variables._answers import (
     of_corruption,
     of_size,
 )
-from studies.collective_variables._claims import claim, difference, verdict
+from studies._claims import claim, difference, verdict
 from studies.sweeps._numbers import places
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64])
