@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from studies._errors import StudyError
 from studies._settings import setting
-from studies.data_selection._tiers import TIERS, Tier
+from studies.data_selection._tiers import TIERS, Tier, case_named
 from studies.systems._options import check_choices
 
-QUESTIONS = ("league", "starts", "ablations", "atoms")
+QUESTIONS = ("league", "starts", "atoms", "ablations")
 
 TierName = Literal["smoke", "cores", "gpu"]
 
@@ -44,7 +45,10 @@ class Trial:
     Attributes
     ----------
     question, dataset, network, tier, seed
-        Everything that decides the numbers.
+        What is asked, and where.
+    settings
+        ``((name, value), ...)``: the sizes of the tier that the numbers depend on, so that results
+        of other sizes are not taken for these.
     """
 
     question: str
@@ -52,6 +56,7 @@ class Trial:
     network: str
     tier: TierName
     seed: int
+    settings: tuple[tuple[str, Any], ...]
 
     @property
     def label(self) -> str:
@@ -74,7 +79,33 @@ def tasks(config: Config) -> tuple[Trial, ...]:
         "atoms": [(tier.atoms.dataset, "gaussian_process")],
     }
     return tuple(
-        Trial(question, *place, config.tier, config.seed)
+        Trial(question, *place, config.tier, config.seed, _settings(tier, question, *place))
         for question in config.questions
         for place in places[question]
     )
+
+
+def _settings(
+    tier: Tier, question: str, dataset: str, network: str
+) -> tuple[tuple[str, Any], ...]:
+    parts: list[Any] = [tier.picking]
+    if question == "atoms":
+        parts.append(tier.atoms)
+    else:
+        parts.append(case_named(tier, dataset, network))
+    if question == "ablations":
+        parts.append(tier.ablations)
+    return tuple(
+        (f"{type(part).__name__.lower()}.{name}", value)
+        for part in parts
+        for name, value in dataclasses.asdict(part).items()
+        if name not in _WITHOUT.get(question, ())
+    )
+
+
+_WITHOUT = {
+    "league": ("splits", "starts", "start_budgets"),
+    "starts": ("repeats", "draws", "budgets"),
+    "ablations": ("splits", "starts", "start_budgets"),
+}
+"""Sizes that a question does not depend on."""

@@ -30,8 +30,8 @@ class Sizes:
         Networks that are trained on every set.
     draws
         Random sets a repeat and budget: the baseline is their mean.
-    starts
-        Random sets a split for the correlations; ``splits`` of them.
+    starts, splits, start_budgets
+        Random sets a split for the correlations, of these sizes.
     """
 
     dataset: str
@@ -50,6 +50,7 @@ class Sizes:
     draws: int
     splits: int
     starts: int
+    start_budgets: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -138,24 +139,22 @@ class Tier:
 
 
 _MPG = Sizes(
-    "auto_mpg", "dense", pool=200, validation=60, test=70, budgets=(10, 20, 40, 80), steps=300,
-    evaluations=15, learning_rate=1e-2, widths=(64, 64), shrink=1, repeats=20, seeds=4, draws=5,
-    splits=4, starts=50,
+    "auto_mpg", "dense", pool=200, validation=60, test=70, budgets=(10, 20, 40, 80), steps=200,
+    evaluations=10, learning_rate=1e-2, widths=(64, 64), shrink=1, repeats=16, seeds=4, draws=4,
+    splits=4, starts=30, start_budgets=(10, 40),
 )  # fmt: skip
 _CONCRETE = replace(_MPG, dataset="concrete", pool=300, validation=100, test=200)
 _DIGITS = replace(
-    _MPG, dataset="digits", pool=300, validation=100, test=350, budgets=(20, 40, 80), steps=120,
-    evaluations=12, learning_rate=3e-3, repeats=16,
+    _CONCRETE, dataset="digits", test=350, repeats=12, seeds=3, budgets=(20, 40, 80), steps=120, evaluations=12,
+    learning_rate=3e-3, start_budgets=(20, 80),
 )  # fmt: skip
-_MNIST = replace(
-    _DIGITS, dataset="mnist5k", test=400, widths=(64,), shrink=2, repeats=12, seeds=3, draws=4
-)
+_MNIST = replace(_DIGITS, dataset="mnist5k", test=400, widths=(64,), shrink=2, repeats=10)
 _CONVOLUTIONAL = replace(
-    _DIGITS, network="convolutional", widths=(8, 16), repeats=12, seeds=3, draws=4
-)
+    _DIGITS, network="convolutional", budgets=(20, 60), widths=(8, 16), repeats=10, seeds=2,
+    start_budgets=(20, 60), splits=3,
+)  # fmt: skip
 _MNIST_CONVOLUTIONAL = replace(
-    _CONVOLUTIONAL, dataset="mnist5k", test=400, budgets=(20, 60), steps=100, evaluations=10,
-    shrink=2, repeats=10, seeds=2, draws=3, splits=2,
+    _CONVOLUTIONAL, dataset="mnist5k", test=400, steps=100, evaluations=10, shrink=2, draws=3,
 )  # fmt: skip
 
 _CORES = Tier(
@@ -166,7 +165,7 @@ _CORES = Tier(
     ablations=Ablations(
         datasets=("auto_mpg", "digits"),
         budgets=(20, 40),
-        repeats=12,
+        repeats=10,
         until=(0.3, 0.1, 0.03, 0.003),
         outputs=(1, 4, 128),
         pairs=(4, 16),
@@ -182,7 +181,7 @@ def _tiny(case: Sizes) -> Sizes:
     return replace(
         case, pool=60, validation=20, test=40, budgets=(8, 16), steps=20, evaluations=4,
         widths=(8,) if case.network == "dense" else (4,), shrink=1, repeats=3, seeds=2, draws=2,
-        splits=2, starts=6,
+        splits=2, starts=6, start_budgets=(8, 16),
     )  # fmt: skip
 
 
@@ -200,6 +199,7 @@ def _large(case: Sizes) -> Sizes:
         draws=20,
         splits=10,
         starts=200,
+        start_budgets=case.budgets,
     )
 
 

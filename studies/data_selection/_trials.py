@@ -58,7 +58,7 @@ def _starts(trial: Trial, update: Update) -> dict[str, np.ndarray]:
     rows = []
     for split in range(sizes.splits):
         made = case(sizes, trial.sizes.picking, trial.seed, split)
-        sets = random_sets(made, sizes.budgets, sizes.starts)
+        sets = random_sets(made, sizes.start_budgets, sizes.starts)
         rows.append(_scores(made, sizes, kernels(made), sets))
         update(split + 1, sizes.splits)
     return stacked(rows)
