@@ -203,6 +203,6 @@ def _squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _median_distance(x: np.ndarray) -> float:
-    squared = _squared(x, x)[np.triu_indices(len(x), 1)]
-    positive = squared[squared > 0]
-    return float(np.sqrt(np.median(positive))) if positive.size else 1.0
+    apart = np.sqrt(_squared(x, x)[np.triu_indices(len(x), 1)])
+    positive = apart[apart > 0]
+    return float(np.median(positive)) if positive.size else 1.0

@@ -25,6 +25,7 @@ _FIELDS = (
     ("posterior_variance", "posterior variance"),
 )
 _CURVES = ("RND", "RNDLimit", "MaxNorm", "LCMD", "FacilityLocation", "MeanVariance")
+_TICKS = (-50, -20, 0, 20, 100, 400)
 _METHODS = (
     ("random", "random", "0.4"),
     ("strides", "strides through clusters", PALETTE[2]),
@@ -72,6 +73,8 @@ def _league(found: Mapping[str, Any]) -> Drawn:
         ax.set_title(case.replace("_", " "))
         ax.set_ylim(len(order) - 0.4, -0.6)
         ax.set_xscale("symlog", linthresh=20, linscale=1.5)
+        ax.xaxis.set_major_locator(mpl.ticker.FixedLocator(_TICKS))
+        ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
         ax.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
         ax.grid(axis="y", color="0.92", lw=0.5)
         ax.set_axisbelow(True)
@@ -266,7 +269,7 @@ def _legend_of_sizes(ax: Axes, sizes: Sequence[int]) -> None:
         for k, c in zip(sizes, shades(len(sizes)), strict=True)
     ]
     ax.legend(
-        handles=handles, loc="lower right", handletextpad=0, borderpad=0.2, labelspacing=0.15,
+        handles=handles, loc="upper right", handletextpad=0, borderpad=0.2, labelspacing=0.15,
         fontsize="x-small", frameon=True, framealpha=0.9, edgecolor="none",
     )  # fmt: skip
 

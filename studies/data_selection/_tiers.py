@@ -143,9 +143,11 @@ _MPG = Sizes(
     evaluations=10, learning_rate=1e-2, widths=(64, 64), shrink=1, repeats=16, seeds=4, draws=4,
     splits=4, starts=30, start_budgets=(10, 40),
 )  # fmt: skip
-_CONCRETE = replace(_MPG, dataset="concrete", pool=300, validation=100, test=200)
+_CONCRETE = replace(
+    _MPG, dataset="concrete", pool=300, validation=100, test=200, repeats=12, seeds=3
+)
 _DIGITS = replace(
-    _CONCRETE, dataset="digits", test=350, repeats=12, seeds=3, budgets=(20, 40, 80), steps=120, evaluations=12,
+    _CONCRETE, dataset="digits", test=350, budgets=(20, 40, 80), steps=120, evaluations=12,
     learning_rate=3e-3, start_budgets=(20, 80),
 )  # fmt: skip
 _MNIST = replace(_DIGITS, dataset="mnist5k", test=400, widths=(64,), shrink=2, repeats=10)
