@@ -1,4 +1,4 @@
-"""Data selection: are training sets that random network distillation picks better, and why?
+"""Data selection: whether sets that random network distillation picks are better, and why.
 
 After Tovey et al. (2023), *Towards a phenomenological understanding of neural networks: data*: its
 three claims, a league of all selectors, what matters in random network distillation, and atomic

@@ -53,7 +53,7 @@ def league(numbers: Numbers) -> dict[str, Any]:
     chance = names == RANDOM
     rows = []
     for k in budgets(numbers):
-        for place in np.flatnonzero(~chance):
+        for place in map(int, np.flatnonzero(~chance)):
             row = compared(numbers, k, place, chance)
             row |= {"selector": str(names[place]), "labels": names[place] in USES_LABELS}
             # The first repeat compiles.
@@ -154,7 +154,7 @@ def ablations(numbers: Numbers) -> list[Row]:
     chance = groups == "random"
     rows = []
     for k in budgets(numbers):
-        for place in np.flatnonzero(~chance):
+        for place in map(int, np.flatnonzero(~chance)):
             row = compared(numbers, k, place, chance)
             row |= {"group": str(groups[place]), "value": str(values[place])}
             for name in ("again", "limit"):

@@ -85,9 +85,7 @@ def tasks(config: Config) -> tuple[Trial, ...]:
     )
 
 
-def _settings(
-    tier: Tier, question: str, dataset: str, network: str
-) -> tuple[tuple[str, Any], ...]:
+def _settings(tier: Tier, question: str, dataset: str, network: str) -> tuple[tuple[str, Any], ...]:
     parts: list[Any] = [tier.picking]
     if question == "atoms":
         parts.append(tier.atoms)

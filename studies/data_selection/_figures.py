@@ -208,14 +208,16 @@ def _ablations(tables: Mapping[str, Sequence[Row]]) -> Drawn:
                 ax.set_xlabel(words)
             ax.grid(axis="y", color="0.92", lw=0.5)
             ax.set_axisbelow(True)
-        names = [value if group in ("RND", "norm") else f"{group} {value}" for group, value in order]
+        names = [
+            value if group in ("RND", "norm") else f"{group} {value}" for group, value in order
+        ]
         names = ["RND" if name == "as it is" else name for name in names]
         line[0].set_yticks(range(len(order)), names)
         line[0].set_ylim(len(order) - 0.4, -0.6)
     caption = (
-        f"RND with one thing changed, dense networks. {_BARS} Picks in common are shares; the limit "
-        "is RNDLimit for one hidden layer of infinite width. Width: one hidden layer in the NTK "
-        "parametrisation, gradient descent, two pairs."
+        f"RND with one thing changed, dense networks. {_BARS} Picks in common are shares; the "
+        "limit is RNDLimit for one hidden layer of infinite width. Width: one hidden layer in the "
+        "NTK parametrisation, gradient descent, two pairs."
     )
     return Drawn("ablations", "What matters in random network distillation", caption, figure)
 
@@ -279,5 +281,3 @@ def _left(axes: Sequence[Axes], words: str) -> None:
         spec = ax.get_subplotspec()
         if spec is not None and spec.is_first_col():
             ax.set_ylabel(words)
-
-

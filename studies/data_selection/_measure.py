@@ -64,7 +64,8 @@ def stacked(repeats: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray
 
 def keep(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write the numbers of a trial."""
-    np.savez_compressed(folder / NUMBERS, **arrays)
+    stored: dict[str, Any] = dict(arrays)
+    np.savez_compressed(folder / NUMBERS, **stored)
 
 
 def kept(folder: Path) -> dict[str, np.ndarray]:

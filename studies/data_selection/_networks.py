@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -64,7 +65,7 @@ def limit_kernels(x: Array) -> tuple[Array, Array]:
 
 
 def _pairs(widths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    return tuple(zip(widths[:-1], widths[1:], strict=True))
+    return tuple(pairwise(widths))
 
 
 def _init(fans: tuple[tuple[int, int], ...], key: Array) -> Params:

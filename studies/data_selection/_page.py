@@ -20,21 +20,23 @@ SUMMARY = Path(__file__).with_name("summary.md")
 _HEAD = """# Data selection: a study
 
 Rendered by `python -m studies.data_selection docs` from `docs/data_selection/answers.json`, which
-`python -m studies run data_selection` writes (tier `{tier}`, seed{seeds}). The selectors are those of
-[Choosing what to train on](selection.md).
+`python -m studies run data_selection` writes (tier `{tier}`, seed{seeds}). The selectors are
+those of [Choosing what to train on](selection.md).
 """
 
 _READING = """## How to read this
 
-- A **place** is a data set, a network and a size of the set; sizes are never pooled. Every repeat is
-  a new split of the data, standardised by its training part, and all selectors of a repeat pick from
-  the same pool and train the same networks. **Random** is the mean of several random sets a repeat.
-- Numbers are `mean [low, high]`, a bootstrap interval (95 %) over repeats of the paired difference to
-  random; for correlations over sets, within splits. Intervals from 10 to 20 repeats are a little
-  short. Of 20 intervals about one leaves out 0 by chance: look at how many do, not at one.
-- The **test loss** is taken where the loss on a validation set is smallest: mean squared error of the
-  standardised target, or cross entropy. `answers.json` has the loss at the end of training, the
-  smallest along the way (which the paper reports, and nobody can stop at) and accuracies as well.
+- A **place** is a data set, a network and a size of the set; sizes are never pooled. Every repeat
+  is a new split of the data, standardised by its training part, and all selectors of a repeat
+  pick from the same pool and train the same networks. **Random** is the mean of several random
+  sets a repeat.
+- Numbers are `mean [low, high]`, a bootstrap interval (95 %) over repeats of the paired
+  difference to random; for correlations over sets, within splits. Intervals from 10 to 20 repeats
+  are a little short. Of 20 intervals about one leaves out 0 by chance: look at how many do, not
+  at one. In bold are those that do.
+- The **test loss** is taken where the loss on a validation set is smallest: mean squared error of
+  the standardised target, or cross entropy. `answers.json` has the loss at the end of training,
+  the smallest along the way (which the paper reports, and nobody can stop at) and accuracies too.
 - A claim is *supported* if every interval that leaves out 0 lies on its side and there is one,
   *contradicted* if all lie on the other, *mixed* if there are both, else *undecided*.
 """
@@ -106,9 +108,7 @@ def _grid(claim: Row, digits: int) -> str:
         case, k = part["where"].rsplit(", ", 1)
         cells.setdefault(case, {})[int(k)] = interval(part["interval"], digits, mark=True)
     sizes = sorted({k for row in cells.values() for k in row})
-    rows = [
-        [_plain(case), *(row.get(k, NOTHING) for k in sizes)] for case, row in cells.items()
-    ]
+    rows = [[_plain(case), *(row.get(k, NOTHING) for k in sizes)] for case, row in cells.items()]
     return table(["", *(f"{k} samples" for k in sizes)], rows)
 
 
@@ -143,8 +143,8 @@ def _league(found: Mapping[str, Any]) -> list[str]:
     lines = [
         "## League table",
         "",
-        "In how many places the interval of the difference to random lies below 0 (better) or above "
-        "(worse), and the median over places of the change of the test loss.",
+        "In how many places the interval of the difference to random lies below 0 (better) or "
+        "above (worse), and the median over places of the change of the test loss.",
         "",
         table(head, rows),
         "",
@@ -227,9 +227,9 @@ def _atoms(found: Mapping[str, Any]) -> list[str]:
     lines = [
         "## Atomic environments in a tolerance loop",
         "",
-        "In the spirit of Sivaraman et al. (2020): distorted methane molecules (NICE features, from "
-        "skmatter) are clustered, and a Gaussian process learns their energies from every w-th of "
-        "each cluster, w = " + ", ".join(map(str, found["sizes"]["atoms"]["strides"]))
+        "In the spirit of Sivaraman et al. (2020): distorted methane molecules (NICE features, "
+        "from skmatter) are clustered, and a Gaussian process learns their energies from every "
+        "w-th of each cluster, w = " + ", ".join(map(str, found["sizes"]["atoms"]["strides"]))
         + ". Random sets, RND and MaxDet pick as many. The minority are held-out molecules next to "
         "the smallest clusters (a fifth of the pool at most). Errors are root mean squares in "
         "deviations of the target.",
@@ -247,7 +247,8 @@ def _atoms(found: Mapping[str, Any]) -> list[str]:
 
 def _sizes(sizes: Mapping[str, Any]) -> str:
     head = ["case", "pool", "validation", "test", "hidden layers", "repeats", "networks a set",
-            "random sets", "updates of Adam", "step size", "splits x sets for correlations"]  # fmt: skip
+            "random sets", "updates of Adam", "step size",
+            "splits x sets for correlations"]  # fmt: skip
     rows = []
     for case, s in sizes["cases"].items():
         pixels = f" (images averaged over {s['shrink']} x {s['shrink']})" * (s["shrink"] > 1)
@@ -262,10 +263,10 @@ def _sizes(sizes: Mapping[str, Any]) -> str:
         table(head, rows),
         "",
         f"RND: {picking['outputs']} outputs, dense networks of two hidden layers of "
-        f"{picking['width']} or convolutional ones as in the case; Adam, until the error on what is "
-        f"picked is {picking['until']:g} of the untrained error, {picking['max_steps']} updates a "
-        "pick at most. Kernels are the mean trace NTK of the networks that are trained, before they "
-        "are; `RNDLimit` has the NNGP kernel of the same networks, estimated from "
+        f"{picking['width']} or convolutional ones as in the case; Adam, until the error on what "
+        f"is picked is {picking['until']:g} of the untrained error, {picking['max_steps']} updates "
+        "a pick at most. Kernels are the mean trace NTK of the networks that are trained, before "
+        "they are; `RNDLimit` has the NNGP kernel of the same networks, estimated from "
         f"{picking['prior_outputs']} random outputs. `ClusterStratified` has {picking['clusters']} "
         "clusters of k-medoids. Larger sizes: `--set tier=gpu`.",
     ]

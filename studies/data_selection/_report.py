@@ -63,11 +63,14 @@ def answered(tier: str, finished: Iterable[Finished]) -> dict[str, Any]:
         "confidence": answers.CONFIDENCE,
         "ntkstats": ntkstats.__version__,
         "trials": [
-            {"id": digest(study_named("data_selection"), trial), "label": trial.label,
-             "seed": trial.seed}
+            {
+                "id": digest(study_named("data_selection"), trial),
+                "label": trial.label,
+                "seed": trial.seed,
+            }
             for listed in groups.values()
             for trial, _ in listed
-        ],  # fmt: skip
+        ],
         "sizes": _sizes(tier, groups),
     }
     for place, listed in groups.items():

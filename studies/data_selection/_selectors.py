@@ -49,9 +49,7 @@ def _plain(selector: sel.Selector) -> Callable[[Case, Picking], sel.Selector]:
 def rnd(network: Network, until: float, max_steps: int, **options: Any) -> sel.RND:
     """One object for equal settings, so that programs are shared."""
     options = {"optimizer": ADAM, **options}
-    return sel.RND(
-        network.init, network.apply, until=until, max_steps=max_steps, **options
-    )
+    return sel.RND(network.init, network.apply, until=until, max_steps=max_steps, **options)
 
 
 LEAGUE: Mapping[str, Entry] = MappingProxyType(

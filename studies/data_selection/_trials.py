@@ -110,9 +110,7 @@ def _ablations(trial: Trial, update: Update) -> dict[str, np.ndarray]:
         near: dict[int, list[float]] = {k: [np.nan] * sizes.draws for k in plan.budgets}
         limit = prefixes(sel.RNDLimit(), made.key, _limit_pool(made), plan.budgets)
         groups, values = ["random"] * sizes.draws, [RANDOM] * sizes.draws
-        for number, variant in enumerate(
-            variants(made, members, plan, trial.sizes.picking)
-        ):
+        for number, variant in enumerate(variants(made, members, plan, trial.sizes.picking)):
             groups.append(variant.group)
             values.append(variant.value)
             keys = jax.random.split(jax.random.fold_in(made.key, 100 + number), 2)

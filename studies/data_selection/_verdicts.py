@@ -40,7 +40,7 @@ def _of_starts(starts: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, int, 
         return
     for field, words, sign in STARTS:
         side = "smaller" if sign < 0 else "larger"
-        parts = _parts(starts, lambda row, field=field: row[LOSS][field])  # type: ignore[misc]
+        parts = _parts(starts, lambda row, field=field: row[LOSS][field])
         yield (
             f"i/{field}",
             sign,
@@ -68,7 +68,7 @@ def _of_league(league: Mapping[str, Any]) -> Iterator[tuple[str, int, str, Parts
         yield (
             f"iii/{words}", 1,
             f"Sets that RND picks have a larger starting {words} than random sets (per cent)",
-            _parts(rows, lambda row, field=field: row[field]),  # type: ignore[misc]
+            _parts(rows, lambda row, field=field: row[field]),
         )  # fmt: skip
 
 
@@ -113,9 +113,7 @@ def _of_atoms(found: Mapping[str, Any] | None) -> Iterator[tuple[str, int, str, 
                 "same size (deviations of the target)",
                 parts,
             )  # fmt: skip
-    parts = [
-        (f"{row['size']:.0f} samples", _interval(row["optimism"])) for row in found["rounds"]
-    ]
+    parts = [(f"{row['size']:.0f} samples", _interval(row["optimism"])) for row in found["rounds"]]
     yield (
         "atoms/optimism", -1,
         "The error on the neighbours, which ends the loop, is smaller than that on held-out "
@@ -133,7 +131,8 @@ def _parts(tables: Mapping[str, Iterable[Row]], number: Any) -> Parts:
 
 
 def _interval(ends: Sequence[float]) -> Interval:
-    return Interval(*ends, n=0)
+    value, low, high = ends
+    return Interval(value, low, high, n=0)
 
 
 def _row(name: str, sign: int, made: Claim, parts: Parts) -> Row:

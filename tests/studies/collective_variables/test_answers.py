@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from ntkstats.analysis import Interval
+from studies._claims import claim, difference, verdict
 from studies.collective_variables._answers import (
     HURT_AFTER,
     damage,
@@ -15,7 +16,6 @@ from studies.collective_variables._answers import (
     of_corruption,
     of_size,
 )
-from studies._claims import claim, difference, verdict
 from studies.sweeps._numbers import places
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64])

@@ -80,5 +80,5 @@ def test_bad_settings_are_answered(settings, message):
 
 def test_a_pool_that_the_data_cannot_fill_is_refused():
     sizes = dataclasses.replace(TIERS["smoke"].cases[0], pool=500)
-    with pytest.raises(StudyError, match="auto_mpg has 31. training and 7. test samples"):
+    with pytest.raises(StudyError, match=r"auto_mpg has 31\d training and 7\d test samples"):
         case(sizes, TIERS["smoke"].picking, 0, 0)

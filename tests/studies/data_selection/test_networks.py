@@ -23,9 +23,9 @@ def test_convolutions_are_those_of_jax():
             hidden, kernel, (1, 1), "SAME", dimension_numbers=numbers
         )
         hidden = jax.nn.relu(hidden + b)
-        hidden = jax.lax.reduce_window(
-            hidden, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
-        ) / 4
+        hidden = (
+            jax.lax.reduce_window(hidden, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
+        )
     w, b = params[-1]
     expected = hidden.reshape(5, -1) @ w + b
     np.testing.assert_allclose(network.apply(params, x), expected, rtol=1e-4, atol=1e-5)
@@ -49,11 +49,14 @@ def test_wide_networks_have_the_kernels_of_the_limit():
         params, state = model.split(network.init(key))
         measured.append(empirical_ntk(model, params, state, x, outputs="trace").matrix)
     ntk, nngp = limit_kernels(x)
-    error = np.abs(np.mean(measured, axis=0) - ntk) / np.sqrt(np.outer(ntk.diagonal(), ntk.diagonal()))
+    error = np.abs(np.mean(measured, axis=0) - ntk) / _scale(ntk)
     assert error.max() < 0.05
     out = jax.vmap(lambda key: wide(5, 512, 1).apply(wide(5, 512, 1).init(key), x)[:, 0])(
         jax.random.split(KEY, 4000)
     )
     covariance = np.asarray(out.T @ out) / 4000
-    scale = np.sqrt(np.outer(nngp.diagonal(), nngp.diagonal()))
-    assert (np.abs(covariance - nngp) / scale).max() < 0.12
+    assert (np.abs(covariance - nngp) / _scale(nngp)).max() < 0.12
+
+
+def _scale(kernel):
+    return np.sqrt(np.outer(kernel.diagonal(), kernel.diagonal()))

@@ -3,7 +3,7 @@
 import json
 import re
 
-from studies._markdown import interval, number, table
+from studies._markdown import MINUS, NOTHING, interval, number, table
 from studies.data_selection._page import FOLDER, PAGE, render
 from studies.data_selection._report import ANSWERS
 
@@ -32,8 +32,10 @@ def test_every_figure_of_the_page_is_there():
 
 
 def test_numbers_in_words():
-    assert interval([-1.26, -2.0, -0.51], 1, mark=True) == "**−1.3 [−2.0, −0.5]**"
-    assert interval([0.5, -0.1, 1.0], 2, mark=True) == "0.50 [−0.10, 1.00]"
-    assert interval([None] * 3, 1) == "–"
+    assert (
+        interval([-1.26, -2.0, -0.51], 1, mark=True) == f"**{MINUS}1.3 [{MINUS}2.0, {MINUS}0.5]**"
+    )
+    assert interval([0.5, -0.1, 1.0], 2, mark=True) == f"0.50 [{MINUS}0.10, 1.00]"
+    assert interval([None] * 3, 1) == NOTHING
     assert number(-0.004, 2) == "0.00"
     assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
