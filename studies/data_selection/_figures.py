@@ -25,7 +25,7 @@ _FIELDS = (
     ("posterior_variance", "posterior variance"),
 )
 _CURVES = ("RND", "RNDLimit", "MaxNorm", "LCMD", "FacilityLocation", "MeanVariance")
-_TICKS = (-50, -20, 0, 20, 100, 400)
+_TICKS = (0.25, 0.5, 1, 2, 4, 8)
 _METHODS = (
     ("random", "random", "0.4"),
     ("strides", "strides through clusters", PALETTE[2]),
@@ -57,7 +57,7 @@ def _league(found: Mapping[str, Any]) -> Drawn:
     lines = -(-len(league) // columns)
     figure, grid = plt.subplots(
         lines, columns, figsize=(width, lines * (0.13 * len(order) + 0.55) + 0.4), squeeze=False,
-        sharey=True, layout="constrained",
+        sharex=True, sharey=True, layout="constrained",
     )  # fmt: skip
     axes = list(grid.ravel())
     for spare in axes[len(league) :]:
@@ -67,26 +67,27 @@ def _league(found: Mapping[str, Any]) -> Drawn:
         for number, (k, color) in enumerate(zip(sizes, shades(len(sizes)), strict=True)):
             shift = 0.22 * (number - (len(sizes) - 1) / 2)
             for row in (r for r in table["rows"] if r["k"] == k):
-                _bar(ax, order.index(row["selector"]) + shift, row[LOSS], color)
-        _zero(ax)
+                ratio = [None if end is None else 1 + end / 100 for end in row[LOSS]]
+                _bar(ax, order.index(row["selector"]) + shift, ratio, color)
+        ax.axvline(1, color="0.6", lw=0.6, zorder=0)
         _legend_of_sizes(ax, sizes)
         ax.set_title(case.replace("_", " "))
         ax.set_ylim(len(order) - 0.4, -0.6)
-        ax.set_xscale("symlog", linthresh=20, linscale=1.5)
+        ax.set_xscale("log")
         ax.xaxis.set_major_locator(mpl.ticker.FixedLocator(_TICKS))
         ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
-        ax.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+        ax.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
         ax.grid(axis="y", color="0.92", lw=0.5)
         ax.set_axisbelow(True)
     names = [f"{name}*" if labels[name] else name for name in order]
     for line in range(lines):
         grid[line, 0].set_yticks(range(len(order)), names)
     for ax in axes[max(0, len(league) - columns) : len(league)]:
-        ax.set_xlabel("test loss against random (%)")
+        ax.set_xlabel("relative test loss")
+        ax.tick_params(labelbottom=True)
     caption = (
-        "Test loss of sets of one size against that of random sets, where the validation loss is "
-        f"smallest; negative is better. {_BARS} Linear up to 20 %, logarithmic beyond. "
-        "* looks at labels. The order is by the number of places with an interval on either side."
+        "Test loss of sets of one size over that of random sets, where the validation loss is "
+        f"smallest; left of the line is better. {_BARS} * looks at labels. The order is by the number of places with an interval on either side."
     )
     return Drawn("league", "League of all selectors", caption, figure)
 
@@ -217,7 +218,7 @@ def _ablations(tables: Mapping[str, Sequence[Row]]) -> Drawn:
     caption = (
         f"RND with one thing changed, dense networks. {_BARS} Picks in common are shares; the "
         "limit is RNDLimit for one hidden layer of infinite width. Width: one hidden layer in the "
-        "NTK parametrisation, gradient descent, two pairs."
+        "NTK parametrisation, gradient descent."
     )
     return Drawn("ablations", "What matters in random network distillation", caption, figure)
 

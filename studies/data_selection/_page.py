@@ -55,6 +55,8 @@ def write_docs(run: Path | None = None) -> Path:
         write_whole(FOLDER / ANSWERS, (run / "report" / ANSWERS).read_text(encoding="utf-8"))
     found = json.loads((FOLDER / ANSWERS).read_text(encoding="utf-8"))
     drawn(found, FOLDER, [trial["id"] for trial in found["trials"]], ("svg",))
+    for beside in FOLDER.glob("*.runs.json"):
+        beside.unlink()  # the answers name their trials already
     write_whole(PAGE, render(found))
     return PAGE
 

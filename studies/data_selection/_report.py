@@ -87,8 +87,17 @@ def answered(tier: str, finished: Iterable[Finished]) -> dict[str, Any]:
     if "league" in found:
         found["overview"] = answers.overview(found["league"])
     found["claims"] = claims(found)
-    made: dict[str, Any] = plain(found)
+    made: dict[str, Any] = plain(_rounded(found))
     return made
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits of every number: more would only be noise of the machine."""
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def joined(listed: Sequence[Mapping[str, np.ndarray]]) -> Numbers:

@@ -171,7 +171,7 @@ _CORES = Tier(
         until=(0.3, 0.1, 0.03, 0.003),
         outputs=(1, 4, 128),
         pairs=(4, 16),
-        widths=(16, 64, 256, 1024),
+        widths=(64, 192, 512),
     ),
     atoms=Atoms(
         "nice", clusters=12, strides=(32, 16, 8, 4, 2), tolerance=0.6, repeats=20, draws=10
@@ -224,7 +224,7 @@ TIERS = MappingProxyType(
                 datasets=("auto_mpg", "concrete", "digits", "mnist5k"),
                 budgets=(20, 40, 80),
                 repeats=30,
-                widths=(16, 64, 256, 1024, 4096),
+                widths=(64, 256, 1024, 4096),
             ),
             atoms=replace(_CORES.atoms, repeats=50, draws=20),
         ),

@@ -154,6 +154,8 @@ def variants(
     for pairs in plan.pairs:
         yield Variant("pairs", f"{pairs}", base(pairs=pairs), pool)
     yield Variant("start", "restart", base(restart=True), pool)
+    network = net(picking.outputs)
+    yield Variant("preset", "ZnNL", sel.RND.znnl(network.init, network.apply), pool)
     yield Variant("norm", "RND, unit inputs", base(), sel.Pool(x=_unit(x)))
     ntk, flat = (kernel_named(name, made, members) for name in ("ntk", "normalised"))
     yield Variant("norm", "MaxDet", sel.MaxDet(), sel.Pool(kernel=ntk))
@@ -167,8 +169,8 @@ def variants(
     )  # fmt: skip
     for width in plan.widths:
         selector = rnd(
-            wide(inputs, width, picking.outputs), picking.until, 3 * picking.max_steps,
-            optimizer=_descent(picking.outputs), pairs=2,
+            wide(inputs, width, picking.outputs), picking.until, 4 * picking.max_steps,
+            optimizer=_descent(picking.outputs),
         )  # fmt: skip
         yield Variant("width", f"{width}", selector, pool)
     yield Variant("width", "limit", sel.RNDLimit(), _limit_pool(made))
@@ -184,7 +186,7 @@ _DESCENTS: dict[int, optax.GradientTransformation] = {}
 
 def _descent(outputs: int) -> optax.GradientTransformation:
     """Gradient descent, whose limit is known; the loss is a mean over outputs, so is its rate."""
-    return _DESCENTS.setdefault(outputs, optax.sgd(0.01 * outputs, momentum=0.9))
+    return _DESCENTS.setdefault(outputs, optax.sgd(0.005 * outputs, momentum=0.9))
 
 
 def _unit(x: Array) -> Array:
