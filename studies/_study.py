@@ -13,7 +13,7 @@ from studies._errors import StudyError
 from studies._progress import Progress
 
 # Each is a package `studies.NAME` that holds `study`.
-NAMES = ("quickstart", "collective_variables", "ml_landscapes")
+NAMES = ("quickstart", "collective_variables", "data_selection", "ml_landscapes")
 
 
 class TaskConfig(Protocol):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntkstats import spectrum
+from ntkstats._compat import x64
 from ntkstats.errors import SelectionError
 from ntkstats.selection._columns import Columns, columns_of, gram
 from ntkstats.selection._composed import posterior
@@ -20,26 +21,28 @@ from ntkstats.typing import Array, ArrayLike
 class InitScore(NamedTuple):
     """Numbers of a set's kernel at initialisation, one for each member of an ensemble.
 
+    They are ``(members,)`` for one set, ``(sets, members)`` for several.
+
     Attributes
     ----------
     size
         Number of samples. Most of these numbers depend on it: compare sets of one size.
     entropy, effective_entropy
-        ``(members,)`` von Neumann entropy of K_S in nats, and divided by ln k.
+        Von Neumann entropy of K_S in nats, and divided by ln k.
     renyi2_entropy
-        ``(members,)`` in nats.
+        In nats.
     trace, mean_diagonal
-        ``(members,)`` Tr K_S, and divided by k.
+        Tr K_S, and divided by k.
     log_determinant
-        ``(members,)`` ln det K_S: ``k ln(mean_diagonal) - k uniform_divergence``.
+        ln det K_S: ``k ln(mean_diagonal) - k uniform_divergence``.
     uniform_divergence
-        ``(members,)`` distance of the spectrum from a flat one, in nats.
+        Distance of the spectrum from a flat one, in nats.
     posterior_variance
-        ``(members,)`` mean variance that is left over the pool once the set is known.
+        Mean variance that is left over the pool once the set is known.
     fill_distance
-        ``(members,)`` largest distance of a sample of the pool to the set.
+        Largest distance of a sample of the pool to the set.
     mmd
-        ``(members,)`` maximum mean discrepancy between set and pool.
+        Maximum mean discrepancy between set and pool.
     """
 
     size: int
@@ -66,19 +69,20 @@ def score_at_init(
         The kernel over the pool, or one for each member of an ensemble (networks at
         initialisation with other seeds). Results keep the members apart.
     indices
-        ``(k,)`` the set, without repetition.
+        ``(k,)`` the set, without repetition, or ``(sets, k)`` several of one size.
     noise
         Observation variance of the posterior, in units of the mean diagonal.
 
     Returns
     -------
     InitScore
-        Every number ``(members,)``. Eigenvalues are computed in float64 on the host.
+        Every number ``(members,)``, or ``(sets, members)``. Eigenvalues are computed in float64
+        on the host.
 
     Raises
     ------
     SelectionError
-        The set is empty or has a sample twice or out of range, or kernels differ in size.
+        A set is empty or has a sample twice or out of range, or kernels differ in size.
 
     References
     ----------
@@ -99,10 +103,14 @@ def score_at_init(
     if not listed or len({kernel.n for kernel in listed}) != 1:
         msg = f"kernels over {[k.n for k in listed]} samples; expected at least one, one size."
         raise SelectionError(msg)
-    chosen = check_set(indices, listed[0].n)
-    members = [_member(kernel, chosen, noise) for kernel in listed]
-    stacked = {name: jnp.stack([m[name] for m in members]) for name in members[0]}
-    return InitScore(size=int(chosen.shape[0]), **stacked)
+    given = np.asarray(indices)
+    several = given.ndim == 2
+    sets = jnp.stack([check_set(one, listed[0].n) for one in (given if several else [given])])
+    members = [_member(kernel, sets, noise) for kernel in listed]
+    stacked = {name: jnp.stack([m[name] for m in members], axis=-1) for name in members[0]}
+    if not several:
+        stacked = {name: value[0] for name, value in stacked.items()}
+    return InitScore(size=int(sets.shape[1]), **stacked)
 
 
 def check_set(indices: ArrayLike, n: int) -> Array:
@@ -118,9 +126,9 @@ def check_set(indices: ArrayLike, n: int) -> Array:
     return jnp.asarray(chosen, jnp.int32)
 
 
-def _member(kernel: Any, chosen: Array, noise: float) -> dict[str, Array]:
-    matrix, coverage = _measure(kernel, chosen, noise)
-    values = spectrum.eigenvalues(matrix, precision="float64")
+def _member(kernel: Any, sets: Array, noise: float) -> dict[str, Array]:
+    matrices, coverage = _measure(kernel, sets, noise)
+    values = np.stack([spectrum.eigenvalues(m, precision="float64") for m in np.asarray(matrices)])
     of_spectrum: dict[str, Callable[..., Array]] = {
         "entropy": spectrum.von_neumann_entropy,
         "effective_entropy": spectrum.effective_entropy,
@@ -129,22 +137,31 @@ def _member(kernel: Any, chosen: Array, noise: float) -> dict[str, Array]:
         "uniform_divergence": spectrum.uniform_divergence,
         "mean_diagonal": spectrum.mean_diagonal,
     }
-    found = {name: np.asarray(measure(values)) for name, measure in of_spectrum.items()}
-    found["trace"] = found["mean_diagonal"] * chosen.shape[0]
+    with x64():
+        found = {
+            name: np.asarray(jax.vmap(measure)(jnp.asarray(values)))
+            for name, measure in of_spectrum.items()
+        }
+    found["trace"] = found["mean_diagonal"] * sets.shape[1]
     return {**{name: jnp.asarray(v, jnp.float32) for name, v in found.items()}, **coverage}
 
 
 @jax.jit
-def _measure(kernel: Any, chosen: Array, noise: Array) -> tuple[Array, dict[str, Array]]:
+def _measure(kernel: Any, sets: Array, noise: Array) -> tuple[Array, dict[str, Array]]:
     rows = Rows(kernel.n)
     diagonal = kernel.diagonal()
-    columns = columns_of(kernel, chosen, rows)
-    matrix = gram(kernel, chosen, rows)
-    squared = diagonal[:, None] + diagonal[chosen] - 2 * columns
     mean = kernel.times(jnp.full(kernel.n, 1 / kernel.n, diagonal.dtype), rows)
-    discrepancy = jnp.mean(mean) - 2 * jnp.mean(mean[chosen]) + jnp.mean(matrix)
-    return matrix, {
-        "posterior_variance": jnp.mean(posterior(kernel, chosen, noise=noise).diagonal()),
-        "fill_distance": jnp.sqrt(jnp.maximum(jnp.max(jnp.min(squared, axis=1)), 0)),
-        "mmd": jnp.sqrt(jnp.maximum(discrepancy, 0)),
-    }
+
+    def one(chosen: Array) -> tuple[Array, dict[str, Array]]:
+        columns = columns_of(kernel, chosen, rows)
+        matrix = gram(kernel, chosen, rows)
+        squared = diagonal[:, None] + diagonal[chosen] - 2 * columns
+        discrepancy = jnp.mean(mean) - 2 * jnp.mean(mean[chosen]) + jnp.mean(matrix)
+        return matrix, {
+            "posterior_variance": jnp.mean(posterior(kernel, chosen, noise=noise).diagonal()),
+            "fill_distance": jnp.sqrt(jnp.maximum(jnp.max(jnp.min(squared, axis=1)), 0)),
+            "mmd": jnp.sqrt(jnp.maximum(discrepancy, 0)),
+        }
+
+    # One set after another: a column of an exact NTK is a pass through the whole pool.
+    return jax.lax.map(one, sets)

@@ -154,7 +154,8 @@ class LCMD(Greedy):
     def scores(self, state: Nearest, problem: Problem) -> Array:
         """Size of the cluster of each sample."""
         mine = jnp.where(problem.candidates, state.squared, 0)
-        local = segment_sum(mine, state.slot, num_segments=problem.slots)
+        # Without any pick there is one cluster all the same.
+        local = segment_sum(mine, state.slot, num_segments=max(problem.slots, 1))
         sizes = problem.rows.sum(local[None])
         return jnp.where(state.step == 0, state.squared, sizes[state.slot])
 

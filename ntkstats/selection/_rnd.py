@@ -104,7 +104,8 @@ class RND(Greedy):
         (``"absolute"``), which depends on the units of the inputs.
     max_steps
         Updates after a pick at most. A predictor that has not learned by then still rates the
-        pool; ``aux["learned"]`` says so.
+        pool; ``aux["learned"]`` says so. One that diverges rates nothing: the picks end, and
+        ``count`` says after how many.
     check_every, growth
         Updates before the loss is looked at, and the factor by which they grow after each look.
     restart

@@ -92,7 +92,8 @@ def write(name: str, table: Table) -> Path:
     """Write ``docs/benchmarks/NAME.json``.
 
     Rows of other cases that the file holds stay, if they are from this machine and these
-    versions: the cases of a long benchmark may be measured one after another.
+    versions and the table is not `whole`: the cases of a long benchmark may be measured one after
+    another.
     """
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
@@ -108,7 +109,7 @@ def write(name: str, table: Table) -> Path:
     }
     optional = {"notes": table.notes, "series": table.series, "figure": dict(table.figure)}
     result.update((key, value) for key, value in optional.items() if value)
-    if path.exists():
+    if path.exists() and not table.whole:
         result["rows"] = merged(json.loads(path.read_text()), result)
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path

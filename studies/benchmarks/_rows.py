@@ -102,6 +102,8 @@ class Table:
         ``file`` beside the JSON, and ``caption``.
     options
         What must be added to the command to get this table.
+    whole
+        Whether rows of other cases that the file holds are dropped.
     """
 
     rows: list[Row]
@@ -112,3 +114,4 @@ class Table:
     series: list[dict[str, Any]] = field(default_factory=list)
     figure: Mapping[str, str] = field(default_factory=dict)
     options: str = ""
+    whole: bool = False

@@ -12,7 +12,7 @@ import xarray as xr
 
 from ntkstats import analysis
 from ntkstats.analysis import Interval, Phases
-from studies.collective_variables._claims import Claim, claim, difference, said
+from studies._claims import Claim, claim, difference, said
 from studies.sweeps import phases_at, starting_values, trends
 from studies.sweeps._numbers import Place, ends, places, sizes
 

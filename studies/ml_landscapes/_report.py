@@ -12,9 +12,9 @@ import numpy as np
 
 from ntkstats.analysis import Interval, mean_interval
 from ntkstats.landscape import Landscape
+from studies._claims import said
 from studies._folder import write_whole
 from studies._study import Finished, Report
-from studies.collective_variables._claims import said
 from studies.ml_landscapes._config import Config, Explored
 from studies.ml_landscapes._explore import FILE
 from studies.ml_landscapes._numbers import Measured, measured

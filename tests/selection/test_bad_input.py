@@ -94,7 +94,12 @@ def test_kernels_that_are_none():
         sel.mean_kernel([])
 
 
-@pytest.mark.parametrize("name", ["random", "maxdet", "rnd", "kmedoids", "entropy"])
+EMPTY = ("random", "maxdet", "rnd", "kmedoids", "entropy", "lcmd")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in EMPTY else pytest.param(n, marks=pytest.mark.slow) for n in SELECTORS]
+)
 def test_no_picks_are_an_empty_selection(name):
     found = sel.select(SELECTORS[name], KEY, POOL, 0)
     assert found.indices.shape == found.scores.shape == (0,)

@@ -180,6 +180,15 @@ def test_predictor_that_cannot_learn_stops_and_is_flagged():
     assert (np.diff(found.scores) <= 0).all()
 
 
+def test_predictor_that_diverges_ends_the_picks_and_the_count_says_so():
+    selector = sel.RND(*small(), optimizer=optax.sgd(1e6), max_steps=30)
+    found = sel.select(selector, KEY, sel.Pool(x=table()[0][:20, :2]), 6)
+    # The first is rated by untrained networks; after that there is nothing to rate by.
+    assert int(found.count) == 1
+    assert found.indices.tolist()[1:] == [-1] * 5
+    assert found.aux["learned"].tolist() == [True] + [False] * 5
+
+
 def test_batches_look_ahead_with_the_kernel():
     """Two far groups of near copies: the second pick of a batch must be in the other group."""
     rng = np.random.default_rng(0)

@@ -118,6 +118,21 @@ def test_kernels_made_of_kernels():
     assert a.indices.tolist() == b.indices.tolist()
 
 
+def test_several_sets_are_scored_as_each_alone():
+    sets = np.array([SET, np.arange(6), np.arange(20, 26)])
+    kernels = [POOL.kernel, sel.linear(table()[0][:30])]
+    together = sel.score_at_init(kernels, sets)
+    for j, chosen in enumerate(sets):
+        alone = sel.score_at_init(kernels, chosen)
+        for name in alone._fields[1:]:
+            assert getattr(together, name).shape == (3, 2)
+            np.testing.assert_allclose(
+                getattr(together, name)[j], getattr(alone, name), rtol=1e-5, atol=1e-6
+            )
+    with pytest.raises(errors.SelectionError, match="each once"):
+        sel.score_at_init(kernels, [[1, 2], [3, 3]])
+
+
 X, Y = table()[0], ((table()[1] - 150) / 80).astype(np.float32)[:, None]
 SETS = np.array([[0, 5, 9, 17], [3, 4, 30, 51]])
 

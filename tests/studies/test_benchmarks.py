@@ -118,6 +118,19 @@ def test_cases_measured_one_after_another_end_in_one_table():
         assert _harness.merged(old | {key: "other"}, new) == new["rows"]
 
 
+def test_whole_tables_drop_cases_that_are_no_longer_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(_harness, "RESULTS", tmp_path)
+
+    def cases(name, **options):
+        row = Row(name, 1.0, 1.0, 1.0)
+        path = _harness.write("k", Table([row], {"ours": "a", "peer": "b"}, "Which?", **options))
+        return [row["case"] for row in json.loads(path.read_text())["rows"]]
+
+    assert cases("old") == ["old"]
+    assert cases("more") == ["old", "more"]
+    assert cases("new", whole=True) == ["new"]
+
+
 def test_written_result_is_rendered(tmp_path, monkeypatch):
     monkeypatch.setattr(_harness, "RESULTS", tmp_path)
     row = Row("k", 0.1, 0.2, 2.0, more={"time": Cell(0.1, "s")})

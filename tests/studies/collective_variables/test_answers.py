@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from ntkstats.analysis import Interval
+from studies._claims import claim, difference, said, verdict
 from studies.collective_variables._answers import (
     HURT_AFTER,
     corrupted,
@@ -16,7 +17,6 @@ from studies.collective_variables._answers import (
     of_corruption,
     of_size,
 )
-from studies.collective_variables._claims import claim, difference, said, verdict
 from studies.sweeps._numbers import places
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64])

@@ -1,0 +1,41 @@
+"""The page in the docs is that of the committed answers."""
+
+import json
+import re
+
+from studies._markdown import MINUS, NOTHING, interval, number, table
+from studies.data_selection._page import FOLDER, PAGE, render
+from studies.data_selection._report import ANSWERS
+
+FOUND = json.loads((FOLDER / ANSWERS).read_text())
+
+
+def test_the_page_is_that_of_the_answers():
+    assert PAGE.read_text() == render(FOUND)
+
+
+def test_the_page_holds_the_league_and_the_claims_with_intervals():
+    page = PAGE.read_text()
+    for claim in FOUND["claims"]:
+        assert claim["statement"] in page
+    for part in next(c for c in FOUND["claims"] if c["name"] == "ii/loss")["parts"]:
+        assert interval(part["interval"], 1) in page
+    for row in FOUND["overview"]:
+        assert f"`{row['selector']}`" in page
+
+
+def test_every_figure_of_the_page_is_there():
+    names = re.findall(r"\]\(data_selection/([a-z]+\.svg)\)", PAGE.read_text())
+    assert len(names) >= 5
+    for name in names:
+        assert (FOLDER / name).read_text().lstrip().startswith("<?xml")
+
+
+def test_numbers_in_words():
+    assert (
+        interval([-1.26, -2.0, -0.51], 1, mark=True) == f"**{MINUS}1.3 [{MINUS}2.0, {MINUS}0.5]**"
+    )
+    assert interval([0.5, -0.1, 1.0], 2, mark=True) == f"0.50 [{MINUS}0.10, 1.00]"
+    assert interval([None] * 3, 1) == NOTHING
+    assert number(-0.004, 2) == "0.00"
+    assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
