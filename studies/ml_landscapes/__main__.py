@@ -34,9 +34,10 @@ python -m studies.ml_landscapes --study runs/ml_landscapes/HASH    # this page
 
 The landscapes of exclusive or have no chance in them but that of the search; a Morse sum of 1
 speaks for their being complete. Those of iris depend on which flowers are trained on: numbers are
-means over splits with 95 % intervals of Student. A pass is *low* if its barrier above the higher
-of its minima is not above the median of its landscape. All numbers are in
-[answers.json](landscape/study-answers.json).
+means over splits with 95 % intervals of Student, not corrected for how many there are, and their
+counts are lower bounds, since no saddles were searched that could complete a Morse sum. A pass is
+*low* if its barrier above the higher of its minima is not above the median of its landscape. All
+numbers are in [answers.json](landscape/study-answers.json).
 
 """
 

@@ -176,7 +176,7 @@ def barriers(mapped: Sequence[Mapped]) -> Made:
     axes[0].legend(title="barrier", frameon=False, fontsize="x-small")
     for color, it in zip(PALETTE, rows, strict=False):
         found = passes(it.scape)
-        axes[1].plot(found.barrier, found.change, ".", color=color, label=f"{it.task.seed}")
+        axes[1].plot(found.barrier, found.change, "o", ms=2, color=color, label=f"{it.task.seed}")
     axes[1].axhline(0, color="0.6", linewidth=0.6)
     axes[1].set_xscale("log")
     axes[1].set_xlabel("Barrier above the higher minimum")

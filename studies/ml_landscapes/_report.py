@@ -108,8 +108,8 @@ def _xor(mapped: Sequence[Mapped]) -> str:
             continue
         falls = sum(change < 0 for change in changes)
         text += (
-            f". Up to {what} passes the NTK entropy falls in {falls} of {len(changes)}, the changes "
-            f"are {min(changes):+.3f} to {max(changes):+.3f} nat"
+            f". Up to {what} passes the NTK entropy falls in {falls} of {len(changes)}: it "
+            f"changes by {min(changes):+.3f} to {max(changes):+.3f} nat"
         )
     return text + "."
 
@@ -168,9 +168,9 @@ def table(mapped: Sequence[Mapped]) -> str:
         if n.peaks:
             how_many = f"{n.peaks} peak" + "s" * (n.peaks > 1)
             peak = f"{how_many}, {n.peak_height:.2f} at {n.peak_temperature:.2g}"
-        cells = (n.minima, n.minima_raw, n.saddles, n.parts, _or(n.morse_sum), peak)
-        cells = (*cells, _signed(n.low_change), _signed(n.high_change))
-        lines.append(f"| {it.task.label} | {' | '.join(map(str, cells))} |")
+        counted = (n.minima, n.minima_raw, n.saddles, n.parts, _or(n.morse_sum))
+        cells = (*map(str, counted), peak, _signed(n.low_change), _signed(n.high_change))
+        lines.append(f"| {it.task.label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
