@@ -215,8 +215,8 @@ def _ablations(tables: Mapping[str, Sequence[Row]]) -> Drawn:
         line[0].set_ylim(len(order) - 0.4, -0.6)
     caption = (
         f"RND with one thing changed, dense networks. {_BARS} Picks in common are shares (by "
-        "chance, that of the pool that is picked); the limit is RNDLimit for one hidden layer of infinite width. Width: one hidden layer in the "
-        "NTK parametrisation, gradient descent."
+        "chance, that of the pool that is picked); the limit is RNDLimit for one hidden layer of "
+        "infinite width. Width: one hidden layer in the NTK parametrisation, gradient descent."
     )
     return Drawn("ablations", "What matters in random network distillation", caption, figure)
 
