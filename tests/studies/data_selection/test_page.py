@@ -32,6 +32,8 @@ def test_the_summary_says_what_the_answers_say():
     better = {p["where"] for p in rnd["parts"] if p["interval"][2] < 0}
     assert not any(where.startswith("mnist5k, dense") for where in better)
     assert "concrete, dense, 80" in better
+    assert "mnist5k, convolutional, 20" in better
+    assert "mnist5k, convolutional, 60" not in better
     for case in ("auto_mpg, dense", "digits, dense", "digits, convolutional"):
         assert any(where.startswith(case) for where in better)
     # Entropy: on fuel consumption and nowhere else; trace: with and against.
@@ -49,6 +51,10 @@ def test_the_summary_says_what_the_answers_say():
     for name in ("EL2N", "GradNorm"):
         assert league[name]["worse"] == league[name]["places"]
     assert league["MaxNorm"]["better"] == 0
+    lost = by_name["ablation/test loss, RNDLimit normalised less as it is"]["parts"]
+    assert {p["where"].split(",")[0] for p in lost if p["interval"][1] > 0} == {"auto_mpg"}
+    trace = by_name["ablation/trace, RND with inputs of one norm less random"]
+    assert trace["verdict"] == "contradicted"
     optimism = by_name["atoms/optimism"]["parts"][-1]
     assert optimism["where"] == "when it ends"
     assert optimism["interval"][2] < 0
