@@ -92,8 +92,8 @@ def _of_ablations(found: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, int
             -1, "Without the norms of its kernels RNDLimit picks better sets (per cent of test "
             "loss)"),
         "trace, RND with inputs of one norm less random": (
-            1, "Picked by inputs of one norm, RND's sets still have a larger trace than random ones "
-            "(per cent)"),
+            1, "Picked by inputs of one norm, RND's sets still have a larger trace than random "
+            "ones (per cent)"),
         "test loss, restart less going on": (
             -1, "Restarting the predictor lowers the test loss (per cent)"),
     }  # fmt: skip
