@@ -240,6 +240,8 @@ def atoms(numbers: Numbers, methods: Sequence[str], tolerance: float) -> dict[st
             ("minority", "minority/strides"),
         )
     }  # fmt: skip
+    lucky = numbers["neighbours"][here, stop[here]] - numbers["test/strides"][here, stop[here]]
+    at_stop["optimism"] = listed(mean_interval(lucky))
     return {
         "tolerance": tolerance,
         "repeats": len(stop),

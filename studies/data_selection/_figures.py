@@ -87,7 +87,8 @@ def _league(found: Mapping[str, Any]) -> Drawn:
         ax.tick_params(labelbottom=True)
     caption = (
         "Test loss of sets of one size over that of random sets, where the validation loss is "
-        f"smallest; left of the line is better. {_BARS} * looks at labels. The order is by the number of places with an interval on either side."
+        f"smallest; left of the line is better. {_BARS} * looks at labels. "
+        "The order is by the number of places with an interval on either side."
     )
     return Drawn("league", "League of all selectors", caption, figure)
 
@@ -190,7 +191,8 @@ def _ablations(tables: Mapping[str, Sequence[Row]]) -> Drawn:
         len(tables), 3, figsize=(width, len(tables) * (0.13 * len(order) + 0.5) + 0.35),
         sharey=True, squeeze=False, layout="constrained",
     )  # fmt: skip
-    for line, (dataset, rows) in zip(grid, tables.items(), strict=True):
+    for line, (dataset, rows) in zip(list(grid), tables.items(), strict=True):
+        last = dataset == list(tables)[-1]
         sizes = sorted({row["k"] for row in rows})
         for ax, (field, words) in zip(line, columns, strict=True):
             for number, (k, color) in enumerate(zip(sizes, shades(len(sizes)), strict=True)):
@@ -204,23 +206,26 @@ def _ablations(tables: Mapping[str, Sequence[Row]]) -> Drawn:
                 ax.set_title(dataset.replace("_", " "), loc="left")
                 _legend_of_sizes(ax, sizes)
             else:
-                ax.set_xlim(0, 1)
-            if line is grid[-1]:
+                ax.set_xlim(0, 1.04)
+            if last:
                 ax.set_xlabel(words)
             ax.grid(axis="y", color="0.92", lw=0.5)
             ax.set_axisbelow(True)
-        names = [
-            value if group in ("RND", "norm") else f"{group} {value}" for group, value in order
-        ]
-        names = ["RND" if name == "as it is" else name for name in names]
-        line[0].set_yticks(range(len(order)), names)
+        line[0].set_yticks(range(len(order)), [_variant(*one) for one in order])
         line[0].set_ylim(len(order) - 0.4, -0.6)
     caption = (
-        f"RND with one thing changed, dense networks. {_BARS} Picks in common are shares; the "
-        "limit is RNDLimit for one hidden layer of infinite width. Width: one hidden layer in the "
-        "NTK parametrisation, gradient descent."
+        f"RND with one thing changed, dense networks. {_BARS} Picks in common are shares (by "
+        "chance, that of the pool that is picked); the limit is RNDLimit for one hidden layer of "
+        "infinite width. Width: one hidden layer in the NTK parametrisation, gradient descent."
     )
     return Drawn("ablations", "What matters in random network distillation", caption, figure)
+
+
+def _variant(group: str, value: str) -> str:
+    if group == "RND":
+        return "RND"
+    plain = {"norm": value, "start": "restarted", "preset": f"settings of {value}"}
+    return plain.get(group, f"{group} {value}")
 
 
 def _atoms(found: Mapping[str, Any]) -> Drawn:

@@ -243,8 +243,23 @@ def _atoms(found: Mapping[str, Any]) -> list[str]:
         ended + ".",
         "",
         _verdicts(listed),
+        "",
+        "The intervals of these, which are of paired differences:",
+        "",
+        _differences(listed),
     ]  # fmt: skip
     return ["\n".join(lines)]
+
+
+def _differences(listed: Sequence[Row]) -> str:
+    """Claims down, places across."""
+    places = list(dict.fromkeys(part["where"] for claim in listed for part in claim["parts"]))
+    rows = []
+    for claim in listed:
+        cells = {part["where"]: part["interval"] for part in claim["parts"]}
+        words = [interval(cells[p], 2, mark=True) if p in cells else NOTHING for p in places]
+        rows.append([claim["statement"].split(" (")[0], *words])
+    return table(["", *places], rows)
 
 
 def _sizes(sizes: Mapping[str, Any]) -> str:

@@ -88,6 +88,12 @@ def _of_ablations(found: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, int
             -1, "Without the norms of the inputs RND picks better sets (per cent of test loss)"),
         "test loss, MaxDet normalised less as it is": (
             -1, "Without the norms of its kernel MaxDet picks better sets (per cent of test loss)"),
+        "test loss, RNDLimit normalised less as it is": (
+            -1, "Without the norms of its kernels RNDLimit picks better sets (per cent of test "
+            "loss)"),
+        "trace, RND with inputs of one norm less random": (
+            1, "Picked by inputs of one norm, RND's sets still have a larger trace than random "
+            "ones (per cent)"),
         "test loss, restart less going on": (
             -1, "Restarting the predictor lowers the test loss (per cent)"),
     }  # fmt: skip
@@ -98,10 +104,17 @@ def _of_ablations(found: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, int
             yield f"ablation/{what}", sign, statement, parts
 
 
+_PICKED = {
+    "strides": "Strides through clusters",
+    "RND": "Sets that RND picks",
+    "MaxDet": "Sets that MaxDet picks",
+}
+
+
 def _of_atoms(found: Mapping[str, Any] | None) -> Iterator[tuple[str, int, str, Parts]]:
     if not found:
         return
-    for name, words in (("strides", "Strides through clusters"), ("RND", "RND"), ("MaxDet",) * 2):
+    for name, words in _PICKED.items():
         for part, where in (("test", "held-out"), ("minority", "held-out minority")):
             parts = [
                 (f"{row['size']:.0f} samples", _interval(row[f"{part}/{name} less random"]))
@@ -114,6 +127,8 @@ def _of_atoms(found: Mapping[str, Any] | None) -> Iterator[tuple[str, int, str, 
                 parts,
             )  # fmt: skip
     parts = [(f"{row['size']:.0f} samples", _interval(row["optimism"])) for row in found["rounds"]]
+    if found["converged"]:
+        parts.append(("when it ends", _interval(found["at_stop"]["optimism"])))
     yield (
         "atoms/optimism", -1,
         "The error on the neighbours, which ends the loop, is smaller than that on held-out "
