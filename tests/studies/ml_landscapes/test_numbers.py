@@ -87,10 +87,13 @@ def test_the_page_shows_the_figures_where_they_were_copied_to(tmp_path):
     (report / "heat.svg").write_text("<svg/>")
     (report / "answers.json").write_text(json.dumps({"a": 1}))
     docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "landscape-study.md").write_text("Mine.\n\n<!-- report -->\n<!-- /report -->\n")
     names = [path.name for path in published(report, docs)]
     assert names == ["landscape-study.md", "study-heat.svg", "study-answers.json"]
     page = (docs / "landscape-study.md").read_text()
     assert "![A](landscape/study-heat.svg)" in page
+    assert page.startswith("Mine.\n")
     assert (docs / "landscape" / "study-heat.svg").read_text() == "<svg/>"
 
 
