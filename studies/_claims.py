@@ -34,8 +34,13 @@ class Claim(NamedTuple):
     tally: str
     evidence: str
 
+    @property
+    def headline(self) -> str:
+        """Without the numbers."""
+        return f"{self.statement}: {self.verdict.upper()} ({self.tally})."
+
     def __str__(self) -> str:
-        return f"{self.statement}: {self.verdict.upper()} ({self.tally}). {self.evidence}"
+        return f"{self.headline} {self.evidence}"
 
 
 def verdict(parts: Iterable[Interval], sign: int) -> Verdict:

@@ -115,10 +115,13 @@ def _described(trial: Trial, folder: Path) -> dict[str, Any]:
 
 def _written(found: Iterable[Found], out: Path) -> Report:
     out.mkdir(parents=True, exist_ok=True)
-    texts, pictures, files, rows, numbers = [], [], [], [], {}
+    texts, heads, pictures, files, numbers = [], [], [], [], {}
+    rows: list[tuple[str, ...]] = []
+    remarks: list[tuple[str, ...]] = []
     for one in found:
-        text = words(one)
-        texts.append(text)
+        texts.append(words(one))
+        heads.append(words(one, numbers=False))
+        remarks += [(one.question.name, remark) for remark in one.answer.remarks]
         shown = []
         for drawn in _drawn(one):
             pdf, svg, beside = plots.save(
@@ -143,20 +146,26 @@ def _written(found: Iterable[Found], out: Path) -> Report:
             "figures": shown,
             "remarks": list(one.answer.remarks),
         }
-    table = Rows("Claims", ("question", "claim", "verdict", "evidence"), rows)
+    tables = [
+        Rows("Claims", ("question", "claim", "verdict", "evidence"), rows),
+        Rows("Further numbers", ("question", "numbers"), remarks),
+    ]
     text = "\n\n".join(texts)
     index, json_file = out / "index.html", out / "answers.json"
-    write_whole(index, page("Collective variables of neural networks", text, (), pictures, [table]))
+    write_whole(
+        index,
+        page("Collective variables of neural networks", "\n\n".join(heads), (), pictures, tables),
+    )
     write_whole(json_file, json.dumps(plain(numbers), indent=2) + "\n")
     return Report(text, (index, *files, json_file))
 
 
-def words(found: Found) -> str:
-    """Question, verdicts and remarks as a paragraph."""
+def words(found: Found, *, numbers: bool = True) -> str:
+    """Question and verdicts as a paragraph, with all numbers or without."""
     lines = [f"{found.question.asks} ({found.about})"]
-    lines += [str(claim) for claim in found.answer.claims]
-    time = [f"{found.time}."] if found.time else []
-    return "\n".join([*lines, *found.answer.remarks, *time])
+    lines += [str(claim) if numbers else claim.headline for claim in found.answer.claims]
+    lines += found.answer.remarks if numbers else ()
+    return "\n".join([*lines, *([f"{found.time}."] if found.time else [])])
 
 
 def _drawn(found: Found) -> Iterator[Drawn]:
