@@ -246,7 +246,8 @@ def _row(case: Case, mine: list[float], peaks: dict[str, int], peers: dict[int, 
     )
     for kind, title, bar in kinds:
         more[title] = Cell(peaks[kind] / MIB, "MiB")
-        ratio = peaks[kind] / best.peaks[kind] if best else None
+        theirs = best.peaks[kind] if best else 0  # an older JAX does not say all of them
+        ratio = peaks[kind] / theirs if theirs else None
         more[f"{title}, ours / best"] = Cell(ratio, bar=bar)
     worst = max((peer.difference for peer in ended), default=None)
     more["difference"] = Cell(worst, bar=DIFFERENCE_BAR)

@@ -229,6 +229,15 @@ def test_row_takes_the_best_implementation():
     assert not row.holds
 
 
+def test_what_the_peer_does_not_say_has_no_ratio():
+    case = _cases.Case("k", TINY["mlp"], speedup=2.0)
+    second = {"seconds": [0.2], "ratios": [2.5], "difference": 2e-5}
+    theirs = {"whole": 2**20, "run": 2**20, "program": 0}
+    row = engine._row(case, [0.1], theirs | {"program": 1}, peers(**second, peaks=theirs))
+    assert row.more["buffers of the program, ours / best"].value is None
+    assert row.more["memory of a run, ours / best"].value == 1.0
+
+
 def test_row_without_any_peer_has_no_ratio():
     case = _cases.Case("k", TINY["mlp"], speedup=2.0)
     none = {n: engine.Peer(n, failure="needed more than 8 GiB") for n in (1, 2, 3)}
