@@ -15,7 +15,7 @@ from studies._folder import default_folder, stored_config
 from studies._progress import progress_to
 from studies._runner import report_study, run_study
 from studies._settings import parse, table
-from studies._study import NAMES, Report, Study, study_named
+from studies._study import Report, Study, known_studies, study_named
 from studies.sweeps._command import add_sweep, show_report
 from studies.sweeps._sweep import SWEEP
 
@@ -64,8 +64,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(arguments: argparse.Namespace) -> int:
     if arguments.name is None:
-        width = max(map(len, NAMES))
-        for name in NAMES:
+        names = known_studies()
+        width = max(map(len, names))
+        for name in names:
             print(f"{name:<{width}}  {study_named(name).summary}")
         return 0
     study = study_named(arguments.name)

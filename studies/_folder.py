@@ -187,9 +187,13 @@ def locked(folder: Path) -> Iterator[None]:
     Raises
     ------
     StudyError
-        Another process works there.
+        Another process works there, or it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{folder} cannot be made ({error.strerror}); choose another --out."
+        raise StudyError(msg) from error
     # SQLite's file lock is in the standard library, on every system, and released by the kernel
     with closing(sqlite3.connect(folder / _LOCK, timeout=0, isolation_level=None)) as connection:
         try:

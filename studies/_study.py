@@ -92,6 +92,11 @@ class Study:
             raise StudyError(msg)
 
 
+def known_studies() -> tuple[str, ...]:
+    """Names of all studies; every system in training is one of its own."""
+    return (*NAMES, *importlib.import_module("studies.systems").SYSTEMS)
+
+
 def study_named(name: str) -> Study:
     """Import a study by name.
 
@@ -106,9 +111,10 @@ def study_named(name: str) -> Study:
         assert isinstance(made, Study)
         return made
     if name not in NAMES:
-        close = difflib.get_close_matches(name, NAMES, n=1)
+        names = known_studies()
+        close = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        msg = f"Unknown study {name!r}; expected one of {', '.join(NAMES)}.{hint}"
+        msg = f"Unknown study {name!r}; expected one of {', '.join(names)}.{hint}"
         raise StudyError(msg)
     study = importlib.import_module(f"studies.{name}").study
     assert isinstance(study, Study)

@@ -205,11 +205,13 @@ def _check_classes(binding: Binding, head: str) -> None:
         )
         raise MissingTargetsError(message)
     n_outputs = int(jnp.prod(jnp.asarray(binding.heads[head].shape[1:])))
-    one_hot = jnp.issubdtype(y.dtype, jnp.floating) and y.ndim == 2 and y.shape[1] == n_outputs
+    rows = y.ndim == 2 and y.shape[1] == n_outputs > 1
+    one_hot = jnp.issubdtype(y.dtype, jnp.floating) and rows
     integer = jnp.issubdtype(y.dtype, jnp.integer) or y.dtype == bool
     if not one_hot and not (integer and y.size == y.shape[0]):
         message = (
-            f"accuracy needs integer labels (N,) or one-hot rows (N, {n_outputs}); the probe has "
+            f"accuracy needs integer labels (N,) or one-hot rows (N, C) for C > 1 outputs, here "
+            f"{n_outputs}; the probe has "
             f"{y.dtype} targets of shape {tuple(y.shape)}."
         )
         raise CollectorError(message)

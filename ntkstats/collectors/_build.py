@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,13 +14,13 @@ import jax.numpy as jnp
 from ntkstats._compat import x64_enabled
 from ntkstats._lanes import map_members, prefers_unrolled
 from ntkstats.collectors._binding import Binding
-from ntkstats.collectors._collector import Label, Moment
+from ntkstats.collectors._collector import Collector, Label, Moment
 from ntkstats.collectors._instances import Instance, needed
 from ntkstats.collectors._live import check_live, live_arrays
 from ntkstats.collectors._quantities import Quantity, Reading
 from ntkstats.collectors._turns import Turns
 from ntkstats.collectors._types import Field, Program, Snapshot
-from ntkstats.errors import CollectorError, PrecisionError
+from ntkstats.errors import CollectorError, NtkStatsError, PrecisionError
 from ntkstats.kernels import KernelPlan
 from ntkstats.models import Model
 from ntkstats.typing import Array, PyTree, Record
@@ -62,7 +64,9 @@ class Builder:
                     instance.head,
                     snapshot,
                 )
-                carry[instance.id], entries = instance.collector.measure(moment, carry[instance.id])
+                with _naming(instance.collector):
+                    after, entries = instance.collector.measure(moment, carry[instance.id])
+                carry[instance.id] = after
                 record |= {instance.field(k): jnp.asarray(v) for k, v in entries.items()}
             return carry, record
 
@@ -212,6 +216,22 @@ class Builder:
             "precision": self.precision,
             "kernel_plans": plans,
         }
+
+
+@contextmanager
+def _naming(collector: Collector) -> Iterator[None]:
+    """Say whose code it was that failed."""
+    try:
+        yield
+    except NtkStatsError:
+        raise
+    except Exception as error:
+        message = (
+            f"collector {collector.name!r} failed while it was traced: {type(error).__name__}: "
+            f"{error} Its measure function has to work on arrays of the shapes that the probe and "
+            "the model give; ntkstats.testing.check_collector tells more."
+        )
+        raise CollectorError(message) from error
 
 
 def _probe_facts(binding: Binding) -> dict[str, Any]:

@@ -34,7 +34,18 @@ def cross_entropy(output: Array, y: Array) -> Array:
         Logits ``(N, C)`` (not probabilities).
     y
         Integer labels ``(N,)``, or a distribution ``(N, C)``.
+
+    Raises
+    ------
+    ValueError
+        There is no second output: the softmax of a single one is 1 whatever it is.
     """
+    if output.ndim < 2 or output.shape[-1] < 2:
+        message = (
+            f"softmax cross-entropy needs at least 2 logits a sample, and the outputs have shape "
+            f"{output.shape}; give the network one output a class, or pass a loss of your own."
+        )
+        raise ValueError(message)
     if jnp.issubdtype(y.dtype, jnp.integer):
         return optax.softmax_cross_entropy_with_integer_labels(output, y)
     return optax.softmax_cross_entropy(output, y.astype(output.dtype))

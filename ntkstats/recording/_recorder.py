@@ -217,13 +217,22 @@ class Recorder:
             The state after the last update.
         step
             Number of updates applied to it; default one more than at the last call (0 if there
-            was none). If that step is recorded already nothing is added.
+            was none). Needed after `extend` with some steps of a scan only. If that step is
+            recorded already nothing is added.
         extras
             As in a call. A collector whose extras are missing is left out and noted as a failure.
         """
         conductor = self._conductor
         if self._journal.status == "finished":
             return self.flush()
+        if step is None and conductor.step_unknown:
+            msg = (
+                "finish was called without step= after extend with some steps of a scan, and "
+                "only the loop knows how many updates it made; the final state is not recorded. "
+                "Pass step="
+            )
+            self._journal.fail(None, "finish", RecordingError(msg))
+            return conductor.end("finished")
         conductor.visit(conductor.seen + 1 if step is None else step, obj, extras, final=True)
         return conductor.end("finished")
 

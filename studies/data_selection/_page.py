@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from studies._errors import StudyError
 from studies._folder import write_whole
 from studies._markdown import NOTHING, interval, number, table
 from studies.data_selection._answers import LOSS, Row
@@ -47,12 +48,16 @@ def write_docs(run: Path | None = None) -> Path:
 
     Raises
     ------
-    FileNotFoundError
+    StudyError
         The run has no report.
     """
     FOLDER.mkdir(exist_ok=True)
     if run is not None:
-        write_whole(FOLDER / ANSWERS, (run / "report" / ANSWERS).read_text(encoding="utf-8"))
+        theirs = run / "report" / ANSWERS
+        if not theirs.exists():
+            msg = f"There is no {theirs}; give the folder of a finished run."
+            raise StudyError(msg)
+        write_whole(FOLDER / ANSWERS, theirs.read_text(encoding="utf-8"))
     found = json.loads((FOLDER / ANSWERS).read_text(encoding="utf-8"))
     drawn(found, FOLDER, [trial["id"] for trial in found["trials"]], ("svg",))
     for beside in FOLDER.glob("*.runs.json"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import ntkstats
 from studies._study import Study
@@ -13,7 +14,10 @@ from studies._study import Study
 
 def fingerprint(study: Study) -> str:
     """Hash of the Python files of ntkstats, of the studies, and of the study itself."""
-    own = inspect.getsourcefile(inspect.unwrap(study.run))
+    run: Any = study.run
+    while isinstance(run, partial):  # how a system becomes a study
+        run = run.func
+    own = inspect.getsourcefile(inspect.unwrap(run))
     roots = [Path(ntkstats.__file__).parent, Path(__file__).parents[1]]
     return _hash(tuple(roots), Path(own) if own else None)
 

@@ -342,3 +342,23 @@ def test_bad_input_gets_a_clear_error(case):
     with pytest.raises(getattr(errors, error)) as caught:
         call(classifier())
     assert part in str(caught.value)
+
+
+def test_a_measure_that_fails_is_named():
+    def measure(moment, carry):
+        raise ValueError("boom")
+
+    broken = Collector("mine", measure, lambda binding, head: {"mine": Label("mine")})
+    params = jnp.ones((3, 2))
+    model = as_model(lambda p, x: x @ p)
+    with pytest.raises(errors.CollectorError, match=r"collector 'mine' failed.*ValueError: boom"):
+        bind(model, params, Probe(jnp.eye(3)), broken)
+
+
+@pytest.mark.parametrize("collector", [collectors.loss("cross_entropy"), collectors.accuracy()])
+def test_one_output_is_no_classification(collector):
+    x = jnp.eye(3)
+    probe = Probe(x, np.array([[0.5], [1.5], [2.0]]))
+    model = as_model(lambda p, x: x @ p)
+    with pytest.raises(errors.CollectorError, match=r"at least 2 logits|one-hot rows"):
+        bind(model, jnp.ones((3, 1)), probe, collector)

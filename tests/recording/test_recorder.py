@@ -312,8 +312,9 @@ def test_scalars_from_the_loop_become_variables(tmp_path):
 
 
 def test_a_scalar_never_replaces_what_a_collector_or_an_axis_is_called(tmp_path):
-    with recorder_at(tmp_path / "run") as recorder:
+    with recorder_at(tmp_path / "run") as recorder, pytest.warns(RecordingWarning) as said:
         recorder(0, state(0), weight_mean=77.0, wall_time=3.0, member=1)
+    assert len(said) == 3
     ds = open_run(tmp_path / "run")
     assert ds.weight_mean.values.tolist() == [1.0]
     assert set(ds.data_vars) == {"weight_mean"}

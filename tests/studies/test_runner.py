@@ -73,7 +73,6 @@ def quiet():
 def registered(monkeypatch):
     """The study, as if it were a package of studies."""
     monkeypatch.setattr(_study, "NAMES", ("gram", "quickstart"))
-    monkeypatch.setattr(_cli, "NAMES", ("gram",))
     module = type(sys)("studies.gram")
     module.study = STUDY
     monkeypatch.setitem(sys.modules, "studies.gram", module)
@@ -217,7 +216,7 @@ def test_ctrl_c_says_how_to_go_on(registered, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["run", "gramm"], "Unknown study 'gramm'; expected one of gram, quickstart. Did you mean"),
+        (["run", "gramm"], "Unknown study 'gramm'; expected one of gram, quickstart, dense,"),
         (["list", "nothing"], "Unknown study 'nothing'"),
         (["run", "gram", "--set", "size=3"], "Unknown setting 'size'"),
         (["run", "gram", "--set", "sizes=x"], "sizes='x' does not fit"),
@@ -238,7 +237,14 @@ def test_bad_commands_are_answered_and_make_nothing(
 
 
 def test_every_listed_study_can_be_imported():
-    for name in _study.NAMES:
+    assert {"quickstart", "dense", "reinforcement"} <= set(_study.known_studies())
+    for name in _study.known_studies():
         study = study_named(name)
         assert study.name == name
         assert study.tasks(study.config())
+
+
+def test_a_folder_that_cannot_be_made_is_answered(tmp_path, quiet):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StudyError, match=r"cannot be made \(.*choose another --out"):
+        run_study(STUDY, Config(), tmp_path / "file" / "r", quiet)

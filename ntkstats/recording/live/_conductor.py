@@ -48,6 +48,8 @@ class Conductor:
         """Whether the first state was seen."""
         self.seen = -1
         """The last step that the loop has called with."""
+        self.step_unknown = False
+        """Whether the last records came from a scan that recorded some of its steps only."""
 
     def due(self, step: int) -> bool:
         """Whether a visit at that step would record something."""
@@ -103,11 +105,12 @@ class Conductor:
             missing = error
         self.started = True
         if number is not None:
-            self.seen = number
+            self.seen, self.step_unknown = number, False
         if missing is not None:
             stage = "write" if isinstance(missing, StoreError) else "measure"
             self._journal.fail(number, stage, missing)
         self._journal.announce()
+        self._session.say()
 
     def extend(self, unstacked: Callable[[], tuple[Sequence[int], Any]]) -> None:
         """Record what ``unstacked()`` gives: steps, and their arrays."""
@@ -123,6 +126,7 @@ class Conductor:
                 check_order(at, self._session.recorded, first=not self.started)
                 self._session.extend(steps, arrays)
                 self.seen = steps[-1]
+                self.step_unknown = len(steps) > 1 and steps[-1] - steps[-2] != 1
         except Exception as error:
             if not self.started and isinstance(error, NtkStatsError):
                 raise

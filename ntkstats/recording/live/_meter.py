@@ -43,6 +43,8 @@ class Meter:
         listed = (probes,) if isinstance(probes, Probe) else tuple(probes)
         sound = all(isinstance(probe, Probe) for probe in listed)
         self._wants = extras_needed(collectors, listed if sound else ())
+        self.wanted_extras = frozenset(e for names in self._wants.values() for e in names)
+        """Names of what collectors and live probes ask the loop for."""
         self._differentiating: set[frozenset[str]] = set()
         params, _ = self._split(obj, glance=True)
         self.shapes, self._signature = shapes_of(params), _signature(params)

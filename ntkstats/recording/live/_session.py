@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -13,9 +13,10 @@ import jax
 import numpy as np
 
 from ntkstats.errors import MissingExtraError, RecordingError
+from ntkstats.recording._warn import warn
 from ntkstats.recording.live._budget import Purse
 from ntkstats.recording.live._continuation import NOTHING, Past, complaints, past_of
-from ntkstats.recording.live._extras import extra_field, scalars
+from ntkstats.recording.live._extras import RESERVED, extra_field, scalars
 from ntkstats.recording.live._facts import facts
 from ntkstats.recording.live._groups import MEMBER, STEP, Group, union
 from ntkstats.recording.live._identity import (
@@ -79,6 +80,8 @@ class Session:
         """Whether only some of the due steps will be seen."""
         self._memory: Memory | None = None
         self._carry_was_set = False
+        self._said: set[str] = set()
+        self._unsaid: list[str] = []
         self._lacks: list[tuple[int, str, RecordingError]] = []
 
     @property
@@ -169,6 +172,7 @@ class Session:
         carry, arrays = meter.dispatch(names, step, obj, extras) if names else (meter.carry, {})
         axes = tuple(group.axis for group in due)
         passed = scalars(extras, self._settings["members"], self.fields) if STEP in axes else {}
+        self._mention(extras.keys() - meter.wanted_extras)
         if arrays or passed:
             labels = self._labels(passed)
             both = arrays | passed
@@ -285,6 +289,23 @@ class Session:
         forgetful = () if self._carry_was_set else remembering(self.meter.carry)
         due = None if self.sporadic else union(self._groups)
         self._lacks = [(step, *c) for c in complaints(step, past, due, self._memory, forgetful)]
+
+    def _mention(self, names: Iterable[str]) -> None:
+        """Keep in mind what the loop passes under a name that is taken, to be said once."""
+        for name in sorted(names):
+            if name in self._said or not (name in self.fields or name in RESERVED):
+                continue
+            self._said.add(name)
+            self._unsaid.append(
+                f"{name}= was passed to the recorder and is not stored: the run has a variable of "
+                f"that name already. Pass yours by another one, such as train_{name}="
+            )
+
+    def say(self) -> None:
+        """Warn about what was kept in mind; outside of a record, which a warning must not end."""
+        unsaid, self._unsaid = self._unsaid, []
+        for message in unsaid:
+            warn(message)
 
     def _complain(self) -> None:
         """Note what the run lacks, once the first record is safe."""
