@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -25,6 +25,8 @@ Sampler: TypeAlias = Callable[[Array, int], Array]
 Evaluate: TypeAlias = Callable[[Array, PyTree], tuple[Array, Array]]
 """``(x [d, B], data) -> loss [B], gradient [d, B]``."""
 
+_IMAGES = 4  # images at which a declared symmetry is tried
+_ALIKE = 1e-5  # losses that may be computed in float32 inside
 _SCALES = (0.3, 1.0, 2.0, 4.0)
 
 
@@ -88,6 +90,7 @@ class Problem:
             raise LandscapeError(msg)
         self.symmetry.check(self.dim)
         self._check_loss()
+        self._check_symmetry()
 
     def value(self, theta: Array, data: PyTree) -> Array:
         """The loss with its data as an argument, in the precision of ``theta``."""
@@ -137,6 +140,26 @@ class Problem:
                 "scalar. Take the mean or the sum over samples inside it."
             )
             raise LandscapeError(msg)
+
+    def _check_symmetry(self) -> None:
+        """Evaluate the loss at images of a point; a wrong symmetry would merge different minima."""
+        rng = np.random.default_rng(0)
+        theta = rng.normal(size=self.dim)
+        # Scaling is left out: weight decay breaks it.
+        layers = tuple(replace(layer, homogeneous=False) for layer in self.symmetry.layers)
+        for _ in range(_IMAGES if layers else 0):
+            image = Symmetry(layers).random_element(rng, theta)
+            with x64():
+                data = None if self.data is None else self.data_as(np.float64)
+                ours, theirs = (float(self.value(jnp.asarray(x), data)) for x in (theta, image))
+            if abs(ours - theirs) > _ALIKE * (1 + abs(ours)):  # False for what is not a number
+                msg = (
+                    f"the loss of {self.name!r} changes from {ours:.6g} to {theirs:.6g} when units "
+                    "change places or sign, and its symmetry says that it does not. Units may "
+                    "change sign (odd=True) only if their activation is odd, like tanh; check the "
+                    "coordinates of the units as well."
+                )
+                raise LandscapeError(msg)
 
 
 def batched(problem: Problem) -> Evaluate:

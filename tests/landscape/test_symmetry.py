@@ -11,6 +11,7 @@ from ntkstats import landscape
 from ntkstats.errors import LandscapeError
 from ntkstats.landscape import Symmetry, Units
 from ntkstats.landscape._matching import balance, images, same
+from ntkstats.models import Probe, as_model
 
 
 def deep(odd=True):
@@ -152,3 +153,25 @@ def test_relu_units_may_be_rescaled():
 def test_bad_symmetries_are_refused(make, message):
     with pytest.raises(LandscapeError, match=message):
         make()
+
+
+SUMS = {"a": jnp.zeros((2, 3)), "c": jnp.zeros((3, 1))}
+
+
+def sums(activation):
+    model = as_model(lambda p, x: activation(x @ p["a"]) @ p["c"])
+    return model, SUMS, Probe(np.eye(2), np.ones(2)), "mse"
+
+
+def units_of_sums(odd):
+    return landscape.Symmetry((landscape.hidden_units(SUMS, [("a", 1)], [("c", 0)], odd=odd),))
+
+
+@pytest.mark.parametrize(("activation", "odd"), [(jnp.tanh, True), (jax.nn.softplus, False)])
+def test_a_symmetry_that_the_loss_has_is_accepted(activation, odd):
+    landscape.problem_from_model(*sums(activation), symmetry=units_of_sums(odd))
+
+
+def test_a_sign_symmetry_that_the_loss_lacks_is_refused():
+    with pytest.raises(LandscapeError, match=r"changes from .* only if their activation is"):
+        landscape.problem_from_model(*sums(jax.nn.softplus), symmetry=units_of_sums(odd=True))
