@@ -143,15 +143,18 @@ class Problem:
 
     def _check_symmetry(self) -> None:
         """Evaluate the loss at images of a point; a wrong symmetry would merge different minima."""
+        if not self.symmetry.layers:
+            return
         rng = np.random.default_rng(0)
         theta = rng.normal(size=self.dim)
         # Scaling is left out: weight decay breaks it.
-        layers = tuple(replace(layer, homogeneous=False) for layer in self.symmetry.layers)
-        for _ in range(_IMAGES if layers else 0):
-            image = Symmetry(layers).random_element(rng, theta)
-            with x64():
-                data = None if self.data is None else self.data_as(np.float64)
-                ours, theirs = (float(self.value(jnp.asarray(x), data)) for x in (theta, image))
+        group = Symmetry(tuple(replace(la, homogeneous=False) for la in self.symmetry.layers))
+        points = [theta, *(group.random_element(rng, theta) for _ in range(_IMAGES))]
+        with x64():
+            data = None if self.data is None else self.data_as(np.float64)
+            values = jax.vmap(lambda x: self.value(x, data))(jnp.asarray(np.stack(points)))
+            ours, *others = values.tolist()
+        for theirs in others:
             if abs(ours - theirs) > _ALIKE * (1 + abs(ours)):  # False for what is not a number
                 msg = (
                     f"the loss of {self.name!r} changes from {ours:.6g} to {theirs:.6g} when units "
