@@ -15,7 +15,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ntkstats import plots
-from ntkstats.analysis import Interval, Phases
+from ntkstats.analysis import Phases
+from studies._claims import said
 from studies._errors import StudyError
 from studies._folder import read_json, write_whole
 from studies._study import Report, Study
@@ -192,7 +193,7 @@ def words(ds: xr.Dataset, found: Mapping[str, Phases]) -> str:
     for trend in trends(ds, found):
         parts.append(
             f"Over the points of the grid the rank correlation of {trend.size} with compression is "
-            f"{_said(trend.compression)}, with structure formation {_said(trend.formation)}."
+            f"{said(trend.compression)}, with structure formation {said(trend.formation)}."
         )
     final = final_loss(ds)
     if final and ds.sizes[SEED] > 3:
@@ -200,7 +201,7 @@ def words(ds: xr.Dataset, found: Mapping[str, Phases]) -> str:
             pooled = starting_values(ds, field, final)[1]
             parts.append(
                 f"At fixed size, {field} at the start correlates with the final {final} by "
-                f"{_said(pooled)} over seeds."
+                f"{said(pooled)} over seeds."
             )
     counts = ", ".join(f"{n} {status}" for status, n in ds.attrs["tasks"].items())
     grid = " x ".join(f"{ds.sizes[d]} {d}" for d in grid_dims(ds))
@@ -286,7 +287,7 @@ def _phase_rows(found: Mapping[str, Phases]) -> Rows:
         kinds = "; ".join(f"{k.kind} to step {k.end:g}" for k in p.phases) or "too few records"
         seeds = f"{p.seeds}" + (f" ({p.dropped} left out)" if p.dropped else "")
         support = "" if math.isnan(p.support) else f"{p.support:.0%}"
-        row = (label, kinds, *map(_said, (p.compression, p.formation, p.net)), seeds, support)
+        row = (label, kinds, *map(said, (p.compression, p.formation, p.net)), seeds, support)
         rows.append(row)
     return Rows("Phases of the entropy", head, rows)
 
@@ -304,14 +305,6 @@ def _run_rows(runs: list[dict[str, Any]]) -> Rows:
         (str(r["config"].get("label", "")), r["task_id"], r["run_id"], str(r["code"])) for r in runs
     ]
     return Rows("Runs", ("task", "task id", "run id", "code"), rows)
-
-
-def _said(part: Interval) -> str:
-    if math.isnan(part.value):
-        return "not known"
-    if math.isnan(part.low):
-        return f"{part.value:.2f} (no interval)"
-    return f"{part.value:.2f} [{part.low:.2f}, {part.high:.2f}]"
 
 
 def plain(value: Any) -> Any:

@@ -17,7 +17,6 @@ from ntkstats import collectors
 from ntkstats.errors import RecordingWarning
 from ntkstats.models import as_model
 from ntkstats.recording import RecordAt, Recorder, open_run
-from ntkstats.recording.live import _outbox
 from ntkstats.recording.live._outbox import _MEASURING, _WAITING
 from ntkstats.recording.store._store import Store
 from tests.recording.helpers import MODEL, PROBE, state, train, weight_mean, weights
@@ -75,20 +74,6 @@ def test_the_loop_goes_on_while_the_disk_is_slow_and_nothing_is_lost(tmp_path, m
     recorder.close()
     written = [step for steps in disk.transactions for step in steps]
     assert written == list(range(30))  # in order, each once
-
-
-def test_the_time_of_a_record_leaves_out_the_wait_for_others(tmp_path, monkeypatch):
-    if jax.default_backend() != "cpu":
-        pytest.skip("an accelerator is not waited for")
-    monkeypatch.setattr(_outbox, "_GATHER", 0.6)
-    recorder = recorder_at(tmp_path / "run")
-    for first in (0, 2, 4):
-        train(recorder, first, first + 2)
-        time.sleep(0.7)
-    recorder.close()
-    ds = open_run(tmp_path / "run")
-    assert ds.step.values.tolist() == list(range(6))
-    assert ds.record_seconds.values[1:].max() < 0.5
 
 
 def test_records_that_wait_go_into_one_transaction(tmp_path, monkeypatch):

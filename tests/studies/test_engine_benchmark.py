@@ -1,7 +1,6 @@
 """The engine benchmark: its networks, worker processes, floors, fits and figure."""
 
 import math
-import re
 import sys
 from functools import partial
 from typing import ClassVar
@@ -25,7 +24,7 @@ from studies.benchmarks import (
     shares,
 )
 from studies.benchmarks._networks import Layer, Network
-from studies.benchmarks._workers import ROOT, WorkerError, WorkerLimitError, WorkerProcess
+from studies.benchmarks._workers import WorkerError, WorkerLimitError, WorkerProcess
 
 TINY = {
     "mlp": lambda: _networks.mlp(5, 16, 3, 2),
@@ -310,20 +309,6 @@ def test_missing_environment_of_the_peer_is_said(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         command.main(["engine"])
     assert "make peers" in capsys.readouterr().err
-
-
-def test_peer_is_where_the_makefile_puts_it():
-    makefile = (ROOT / "Makefile").read_text()
-    peers = re.search(r"^PEERS := (\S+)$", makefile, re.MULTILINE)[1]
-    pins = ROOT / re.search(r"^PEER_PINS := (\S+)$", makefile, re.MULTILINE)[1]
-    rule = r"^\$\(PEERS\)/(\S+)/\.installed: \$\(PEER_PINS\)/(\S+)$"
-    files = dict(re.findall(rule, makefile, re.MULTILINE))
-    assert ROOT / peers / "neural-tangents" / "bin" / "python" == engine.PEER_PYTHON
-    assert "neural-tangents==0.6.5" in (pins / files["neural-tangents"]).read_text().splitlines()
-    assert sorted(files.values()) == sorted(path.name for path in pins.glob("*.txt"))
-    made = re.search(r"/\.installed,([\w -]+)\)\)$", makefile, re.MULTILINE)[1]
-    assert sorted(made.split()) == sorted(files)
-    assert f"{peers}/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_exponent_is_that_of_the_power_law():
